@@ -1,0 +1,131 @@
+//! The contract of a connection: the pure machine below the protocols, which speaks bytes.
+
+use bytes::Bytes;
+use core::{net::SocketAddr, time::Duration};
+use std::sync::Arc;
+
+use crate::{Charge, Class, CloseReason, Closed, Message, NodeId, Now, RequestError, Timestamp, budget::Owed};
+
+/// Who is at the other end of an authenticated connection, and how it came to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkInfo {
+    /// The identity that the other side proved.
+    pub peer: NodeId,
+    /// Whether we dialled.
+    pub outbound: bool,
+    /// The address of the other end of the stream.
+    pub remote: SocketAddr,
+    /// Where the other side says that it listens; unproved.
+    pub listen: Vec<SocketAddr>,
+    /// Feature bits that both sides offered.
+    pub features: u64,
+}
+
+/// A message on its way out, with what pays for it.
+#[derive(Debug)]
+pub struct Outbound {
+    /// The message; its bytes are shared by all recipients.
+    pub message: Message,
+    /// Pays for the bytes, once for all recipients.
+    pub resident: Arc<Charge>,
+    /// This peer's share of the queue.
+    pub owed: Owed,
+}
+
+/// What the runner asks of a connection.
+#[derive(Debug)]
+pub enum ConnectionCommand {
+    /// Send a notification.
+    Notify(Outbound),
+    /// Send a request; exactly one [`ConnectionEvent::Response`] with this id follows.
+    Request {
+        /// The runner's name of the request.
+        id: u64,
+        /// What.
+        outbound: Outbound,
+        /// How long to wait for the answer.
+        timeout: Duration,
+    },
+    /// Answer the request with this wire id.
+    Respond {
+        /// As given in [`ConnectionEvent::Request`].
+        id: u64,
+        /// What.
+        outbound: Outbound,
+    },
+    /// The stack consumed so many bytes of a class: let the other side send as many again.
+    Consumed {
+        /// The class.
+        class: Class,
+        /// Bytes of messages.
+        bytes: usize,
+    },
+    /// Carry these bytes in every heartbeat from now on; 64 at most.
+    Heartbeat(Bytes),
+    /// Say why and end.
+    Close(CloseReason),
+}
+
+/// What a connection tells the runner.
+#[derive(Debug)]
+pub enum ConnectionEvent {
+    /// The other side proved its identity; messages may flow.
+    Established(LinkInfo),
+    /// A notification arrived.
+    Message {
+        /// What.
+        message: Message,
+        /// Pays for what it keeps in memory.
+        charge: Charge,
+    },
+    /// A request arrived.
+    Request {
+        /// The wire id, for [`ConnectionCommand::Respond`].
+        id: u64,
+        /// What.
+        message: Message,
+        /// Pays for what it keeps in memory.
+        charge: Charge,
+    },
+    /// A request of ours ended.
+    Response {
+        /// The runner's name of the request.
+        id: u64,
+        /// The answer, or why there is none.
+        result: Result<(Message, Charge), RequestError>,
+    },
+    /// A heartbeat came back.
+    Rtt(Duration),
+    /// The other side's heartbeat carried these bytes.
+    Heartbeat(Bytes),
+    /// A message was skipped because nobody knows its command: counted, not punished.
+    Skipped,
+    /// The connection is over; nothing follows. What it still has to transmit should be written first.
+    Closed(Closed),
+}
+
+/// A connection as a pure state machine over bytes.
+///
+/// Inputs are `handle_*`, outputs `poll_*`. After every input the runner drains [`poll_event`](Self::poll_event), writes
+/// what [`poll_transmit`](Self::poll_transmit) gives as long as the socket takes it, and asks
+/// [`next_timeout`](Self::next_timeout).
+pub trait Connection {
+    /// Bytes arrived, in order. All are taken; while [`wants_bytes`](Self::wants_bytes) is false no more should come.
+    fn handle_bytes(&mut self, now: Now, bytes: &[u8]);
+    /// The stream is over: cleanly (`None`) or with an error.
+    fn handle_stream_end(&mut self, now: Now, reason: CloseReason);
+    /// The runner wants something.
+    fn handle_command(&mut self, now: Now, command: ConnectionCommand);
+    /// The moment that `next_timeout` named has passed.
+    fn handle_timeout(&mut self, now: Now);
+    /// Appends what must be written next to `buf` and says whether anything was appended. It fills at most `limit` bytes
+    /// beyond what one record needs, and picks what is most urgent at this very moment: so ask only when the socket can
+    /// take it.
+    fn poll_transmit(&mut self, now: Now, buf: &mut Vec<u8>, limit: usize) -> bool;
+    /// What happened, in order; `None` when there is nothing more.
+    fn poll_event(&mut self) -> Option<ConnectionEvent>;
+    /// When to call `handle_timeout`, if at all.
+    fn next_timeout(&self) -> Option<Timestamp>;
+    /// Whether the socket should be read. False while the budget refuses what would arrive.
+    fn wants_bytes(&self) -> bool;
+}

@@ -1,0 +1,306 @@
+//! The contract of every protocol of the stack.
+
+use bytes::Bytes;
+use core::{fmt, net::SocketAddr, time::Duration};
+
+use crate::connection::LinkInfo;
+use crate::{
+    Charge, CloseReason, Closed, Command, DropReason, Fault, Job, JobId, Message, NodeId, Now, RequestError, Timestamp,
+};
+
+/// One connection, for as long as it lasts. Numbers are never reused within a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkId(pub u64);
+
+/// One request. For requests that a protocol makes it is the protocol's own choice, unique among its open ones; for
+/// requests that it must answer it is the runner's name of that request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// A protocol as a pure state machine over messages.
+///
+/// It does no I/O, reads no clock and rolls no dice of its own: time comes in as [`Now`], randomness as a
+/// [`Seed`](crate::Seed) at construction. The tokio driver and the simulator run the very same value.
+///
+/// # The run loop, and the *drained* invariant
+/// After every `handle_*` call the runner calls [`poll_action`](Self::poll_action) until it returns `None`. Only then is
+/// it sure that everything the input caused is under way, so a runner makes no two `handle_*` calls in a row without
+/// draining in between. [`Stack`](crate::Stack) keeps this invariant for all runners and asserts it in debug builds.
+///
+/// Then it asks [`next_timeout`](Self::next_timeout) and calls [`handle_timeout`](Self::handle_timeout) once that moment
+/// has passed.
+pub trait Protocol: Sized {
+    /// What the layer above, or a user of the protocol, asks of it.
+    type Command;
+    /// What the protocol tells the layer above.
+    type Event;
+    /// Work on the storage lane; [`NoJob`](crate::NoJob) if there is none.
+    type Storage: Job;
+    /// Work on the compute lane; [`NoJob`](crate::NoJob) if there is none.
+    type Compute: Job<Resource = ()>;
+
+    /// Something happened on the network.
+    fn handle_network(&mut self, now: Now, event: NetworkEvent);
+    /// The layer above asks for something.
+    fn handle_command(&mut self, now: Now, command: Self::Command);
+    /// The moment that `next_timeout` named has passed.
+    fn handle_timeout(&mut self, now: Now);
+    /// A job is done.
+    fn handle_done(&mut self, now: Now, id: JobId, done: Done<Self>);
+    /// The next thing to do, in order; `None` when there is nothing more.
+    fn poll_action(&mut self) -> Option<Action<Self>>;
+    /// When to call `handle_timeout`, if at all.
+    fn next_timeout(&self) -> Option<Timestamp>;
+}
+
+/// What the network tells a protocol.
+#[derive(Debug)]
+pub enum NetworkEvent {
+    /// A connection stands and its peer proved its identity. Only the peer manager hears this, and answers with
+    /// [`Outlet::Admit`] or [`Outlet::Close`]; nobody counts as a peer before.
+    LinkUp {
+        /// The connection.
+        link: LinkId,
+        /// Who, from where.
+        info: LinkInfo,
+    },
+    /// A connection that was never admitted ended. Only the peer manager hears this.
+    LinkDown {
+        /// The connection.
+        link: LinkId,
+        /// How it ended.
+        closed: Closed,
+    },
+    /// An address could not be reached, or who answered was not who was expected. Everybody hears this.
+    DialFailed {
+        /// The address that was dialled.
+        addr: SocketAddr,
+        /// Who was expected there, if known.
+        expected: Option<NodeId>,
+        /// Why it failed.
+        closed: Closed,
+    },
+    /// A peer is connected and admitted.
+    PeerUp {
+        /// Who.
+        peer: NodeId,
+        /// From where, in which direction.
+        info: LinkInfo,
+    },
+    /// A peer is gone. Its messages may still be in the inbox.
+    PeerDown {
+        /// Who.
+        peer: NodeId,
+        /// How it ended.
+        closed: Closed,
+    },
+    /// A notification.
+    Message {
+        /// From whom.
+        peer: NodeId,
+        /// What.
+        message: Message,
+        /// Pays for what the message keeps in memory: keep it as long as the bytes.
+        charge: Charge,
+    },
+    /// A request that wants an answer: [`Action::Respond`] with the same id.
+    Request {
+        /// From whom.
+        peer: NodeId,
+        /// The runner's name of the request.
+        id: RequestId,
+        /// What is asked.
+        message: Message,
+        /// Pays for what the message keeps in memory.
+        charge: Charge,
+    },
+    /// The end of a request that this protocol made: exactly one for each.
+    Response {
+        /// Of whom it was asked.
+        peer: NodeId,
+        /// The protocol's own name of the request.
+        id: RequestId,
+        /// The command of the *request*: it tells whose request this was.
+        command: Command,
+        /// The answer, or why there is none.
+        result: Result<(Message, Charge), RequestError>,
+    },
+    /// A message to this peer was dropped before it was sent.
+    Shed {
+        /// To whom it was addressed.
+        peer: NodeId,
+        /// What kind of message it was.
+        command: Command,
+        /// Why.
+        reason: DropReason,
+    },
+    /// A peer from whom messages were shed takes messages again.
+    Writable {
+        /// Who.
+        peer: NodeId,
+    },
+    /// A round trip to the peer was measured.
+    PeerStats {
+        /// Who.
+        peer: NodeId,
+        /// Smoothed round-trip time.
+        rtt: Duration,
+    },
+    /// The opaque bytes of the peer's heartbeat, 64 at most.
+    Heartbeat {
+        /// Who.
+        peer: NodeId,
+        /// What its stack put there.
+        data: Bytes,
+    },
+}
+
+/// Why a protocol wants to be connected to somebody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// This node may be worth a connection some day: remember it.
+    Candidate {
+        /// Who it claims to be.
+        peer: NodeId,
+        /// Where it claims to be.
+        addrs: Vec<SocketAddr>,
+    },
+    /// This node must be asked something now, e.g. in a lookup: connect if at all possible.
+    Now {
+        /// Who it claims to be.
+        peer: NodeId,
+        /// Where it claims to be.
+        addrs: Vec<SocketAddr>,
+    },
+}
+
+/// What a protocol wants done. One queue, in order.
+pub enum Action<P: Protocol> {
+    /// Send a notification, encoded once for all recipients.
+    Send {
+        /// To whom. Whoever is not connected is answered with [`NetworkEvent::Shed`].
+        to: Vec<NodeId>,
+        /// What.
+        message: Message,
+    },
+    /// Ask a peer; exactly one [`NetworkEvent::Response`] follows.
+    Request {
+        /// Whom.
+        to: NodeId,
+        /// The protocol's own name of the request.
+        id: RequestId,
+        /// What.
+        message: Message,
+        /// How long to wait for the answer.
+        timeout: Duration,
+    },
+    /// Answer a request.
+    Respond {
+        /// Whose request.
+        to: NodeId,
+        /// Which request.
+        id: RequestId,
+        /// The answer.
+        message: Message,
+    },
+    /// Tell the peer manager who would be good to be connected to.
+    Want(Want),
+    /// Tell the peer manager what a peer did wrong.
+    Report {
+        /// Who.
+        peer: NodeId,
+        /// What.
+        fault: Fault,
+    },
+    /// Run a job on the storage lane.
+    Store(JobId, P::Storage),
+    /// Run a job on the compute lane.
+    Compute(JobId, P::Compute),
+    /// Tell the layer above.
+    Emit(P::Event),
+    /// Carry these bytes, 64 at most, in every heartbeat from now on.
+    Heartbeat(Bytes),
+    /// Open, admit or end a connection. The peer manager's alone.
+    Link(Outlet),
+    /// A composed protocol moved something from one member to another; there is nothing for the runner to do. It counts
+    /// as a step, which is what keeps members from talking among themselves for ever.
+    Routed,
+}
+
+/// What only the peer manager may do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outlet {
+    /// Dial an address. Ends in [`NetworkEvent::LinkUp`] or [`NetworkEvent::DialFailed`].
+    Dial {
+        /// Where.
+        addr: SocketAddr,
+        /// Who must answer there; anyone if `None`.
+        expected: Option<NodeId>,
+    },
+    /// Let a connection count: its peer is told to all as [`NetworkEvent::PeerUp`].
+    Admit(LinkId),
+    /// End a connection, admitted or not.
+    Close {
+        /// Which.
+        link: LinkId,
+        /// Why; the other side is told.
+        reason: CloseReason,
+    },
+}
+
+/// The result of a job.
+pub enum Done<P: Protocol> {
+    /// From the storage lane.
+    Stored(<P::Storage as Job>::Output),
+    /// From the compute lane.
+    Computed(<P::Compute as Job>::Output),
+}
+
+impl<P: Protocol> Action<P> {
+    /// Makes a member's action one of the composed protocol `Q`: jobs pass through the two functions, and an event, which
+    /// the composition must route itself, comes back as `Err`.
+    pub fn lift<Q: Protocol>(
+        self,
+        store: impl FnOnce(P::Storage) -> Q::Storage,
+        compute: impl FnOnce(P::Compute) -> Q::Compute,
+    ) -> Result<Action<Q>, P::Event> {
+        Ok(match self {
+            Self::Send { to, message } => Action::Send { to, message },
+            Self::Request { to, id, message, timeout } => Action::Request { to, id, message, timeout },
+            Self::Respond { to, id, message } => Action::Respond { to, id, message },
+            Self::Want(want) => Action::Want(want),
+            Self::Report { peer, fault } => Action::Report { peer, fault },
+            Self::Store(id, job) => Action::Store(id, store(job)),
+            Self::Compute(id, job) => Action::Compute(id, compute(job)),
+            Self::Emit(event) => return Err(event),
+            Self::Heartbeat(data) => Action::Heartbeat(data),
+            Self::Link(outlet) => Action::Link(outlet),
+            Self::Routed => Action::Routed,
+        })
+    }
+}
+
+impl<P: Protocol> fmt::Debug for Action<P>
+where
+    P::Event: fmt::Debug,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Send { to, message } => f.debug_struct("Send").field("to", to).field("message", message).finish(),
+            Self::Request { to, id, message, .. } => {
+                f.debug_struct("Request").field("to", to).field("id", id).field("message", message).finish()
+            }
+            Self::Respond { to, id, message } => {
+                f.debug_struct("Respond").field("to", to).field("id", id).field("message", message).finish()
+            }
+            Self::Want(want) => f.debug_tuple("Want").field(want).finish(),
+            Self::Report { peer, fault } => f.debug_struct("Report").field("peer", peer).field("fault", fault).finish(),
+            Self::Store(id, _) => f.debug_tuple("Store").field(id).finish(),
+            Self::Compute(id, _) => f.debug_tuple("Compute").field(id).finish(),
+            Self::Emit(event) => f.debug_tuple("Emit").field(event).finish(),
+            Self::Heartbeat(data) => f.debug_tuple("Heartbeat").field(data).finish(),
+            Self::Link(outlet) => f.debug_tuple("Link").field(outlet).finish(),
+            Self::Routed => f.write_str("Routed"),
+        }
+    }
+}

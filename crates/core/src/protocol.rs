@@ -64,7 +64,7 @@ pub enum NetworkEvent {
         /// Who, from where.
         info: LinkInfo,
     },
-    /// A connection that was never admitted ended. Only the peer manager hears this.
+    /// A connection that stood ended, admitted or not. Only the peer manager hears this, before anyone hears `PeerDown`.
     LinkDown {
         /// The connection.
         link: LinkId,

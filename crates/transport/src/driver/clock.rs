@@ -1,0 +1,35 @@
+//! The only reader of time.
+#![expect(clippy::disallowed_methods, reason = "this is the clock that everything else takes as an argument")]
+
+use peerage_core::{Now, Timestamp, UnixMillis};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Both clocks of the process. Cloning shares their origin.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    /// A clock that starts now.
+    pub fn start() -> Self {
+        Self { start: Instant::now() }
+    }
+
+    /// This moment, on both clocks.
+    pub fn now(&self) -> Now {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now {
+            mono: Timestamp::ZERO + self.start.elapsed(),
+            wall: UnixMillis(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)),
+        }
+    }
+
+    /// Sleeps until `at`; for ever if there is no deadline.
+    pub async fn sleep_until(&self, at: Option<Timestamp>) {
+        match at {
+            Some(at) => tokio::time::sleep_until((self.start + Duration::from_nanos(at.0)).into()).await,
+            None => std::future::pending().await,
+        }
+    }
+}

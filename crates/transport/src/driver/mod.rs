@@ -1,0 +1,83 @@
+//! The one tokio driver: it runs a [`Stack`] on real sockets, or on in-memory pipes, and its jobs on two lanes.
+//!
+//! ```text
+//!  user ── Handle ──┐                       ┌── storage lane: one thread that owns the store, first in first out
+//!                   ▼                       │
+//!              stack task (Runner) ─────────┤
+//!                ▲      │                   └── compute lane: a few threads, in no order
+//!       events   │      │ commands
+//!                │      ▼
+//!        link tasks, one a connection ── Fabric (TCP, or pipes in memory)
+//! ```
+//! Each link task owns a pure [`Connection`](peerage_core::Connection) and a stream; the stack task owns the stack. They
+//! talk through channels whose contents are charged to the budget before they enter.
+
+mod channel;
+mod clock;
+mod fabric;
+mod handle;
+mod lanes;
+mod link;
+mod registry;
+mod runner;
+
+pub use channel::{NoiseChannel, SecureChannel};
+pub use clock::Clock;
+pub use fabric::{BoxedStream, Fabric, MemoryNetwork, TcpFabric};
+pub use handle::{Handle, Stopped};
+pub use registry::LinkReport;
+
+use peerage_core::{Budget, Job, Protocol, Stack};
+use std::{io, sync::Arc};
+
+use registry::Registry;
+use runner::Runner;
+
+/// How the driver behaves, beside what the stack decides.
+#[derive(Clone, Debug)]
+pub struct DriverConfig {
+    /// The ledger for everything that waits.
+    pub budget: Budget,
+    /// What may wait for one peer, in bytes. Default 4 MiB (architecture: "4 MiB a peer at most").
+    pub owed_per_peer: usize,
+    /// Connections in all, handshakes included; beyond this a new stream is closed unread. Default 1,024 (our guess: the
+    /// usual limit of open files of a process).
+    pub max_links: usize,
+    /// Threads of the compute lane. Default 2 (our guess: signature checks beside an otherwise idle node).
+    pub compute_threads: usize,
+}
+
+impl Default for DriverConfig {
+    fn default() -> Self {
+        Self { budget: Budget::default(), owed_per_peer: 4 << 20, max_links: 1024, compute_threads: 2 }
+    }
+}
+
+/// Starts a stack: sockets, lanes and the stack task. `store` is handed to the storage lane; `on_event` is called on the
+/// stack task for each event of the protocol and must not block.
+///
+/// Must be called within a tokio runtime. Everything ends with [`Handle::shutdown`].
+///
+/// # Errors
+/// Of the machine: a thread of a lane cannot be started.
+pub fn spawn<P>(
+    config: DriverConfig,
+    fabric: Arc<dyn Fabric>,
+    security: Arc<dyn SecureChannel>,
+    stack: Stack<P>,
+    store: <P::Storage as Job>::Resource,
+    on_event: impl FnMut(P::Event) + Send + 'static,
+) -> io::Result<Handle<P>>
+where
+    P: Protocol + Send + 'static,
+    P::Command: Send + 'static,
+    P::Event: Send + 'static,
+{
+    let registry = Arc::new(Registry::default());
+    let (runner, handle) = Runner::new(config, fabric, security, Arc::clone(&registry), stack, store, on_event)?;
+    tokio::spawn(runner.run());
+    Ok(handle)
+}
+
+#[cfg(test)]
+mod tests;

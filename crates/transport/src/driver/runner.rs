@@ -1,0 +1,502 @@
+//! The stack task: feeds the stack with what happens and does what it wants done.
+
+use bytes::Bytes;
+use core::{net::SocketAddr, time::Duration};
+use peerage_core::{
+    Action, Budget, CloseReason, Closed, Command, Connection, ConnectionCommand, ConnectionEvent, Done, DropReason, Job,
+    JobId, LinkId, LinkInfo, Message, NetworkEvent, NodeId, Outbound, Outlet, Output, Pool, Protocol, RequestError,
+    RequestId, Stack,
+};
+use std::{collections::BTreeMap, io, sync::Arc};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+    time::timeout,
+};
+
+use super::{
+    BoxedStream, Clock, DriverConfig, Fabric, Handle, SecureChannel,
+    lanes::Lanes,
+    link::{EndGuard, LinkEvent, LinkTask, refused},
+    registry::{LinkHandle, Registry},
+};
+
+/// Looks at the protocol on the stack task.
+type Look<P> = Box<dyn FnOnce(&P) + Send>;
+
+/// Both ends of a channel of which tasks get senders and the stack task keeps the receiver.
+type Channel<T> = (mpsc::UnboundedSender<T>, mpsc::UnboundedReceiver<T>);
+
+/// What handles ask of the stack task.
+pub(super) enum Call<P: Protocol> {
+    Command(P::Command),
+    Inspect(Look<P>),
+    Shutdown(oneshot::Sender<()>),
+}
+
+/// What the listening and dialling tasks tell the stack task.
+enum Opened {
+    Accepted(BoxedStream, SocketAddr),
+    Dialled { addr: SocketAddr, expected: Option<NodeId>, stream: io::Result<BoxedStream> },
+}
+
+/// A connection as the stack task knows it.
+struct Link {
+    remote: SocketAddr,
+    /// For a dialled connection, who was expected.
+    dialled: Option<Option<NodeId>>,
+    info: Option<LinkInfo>,
+    admitted: bool,
+    /// What arrived before the peer manager admitted it; bounded by the credit of the connection.
+    early: Vec<ConnectionEvent>,
+}
+
+/// A request of the stack that waits for its answer.
+struct Asked {
+    link: LinkId,
+    peer: NodeId,
+    id: RequestId,
+    command: Command,
+}
+
+/// Steps of the stack before other tasks have their turn (our guess: about a millisecond of work).
+const STEPS: usize = 256;
+/// Handle calls that wait; then callers wait.
+const CALLS: usize = 1024;
+/// A dial that is not through by then failed (our guess; half of what discovery allows a candidate).
+const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a stopping node waits for its last words to be written.
+const LAST_WORDS: Duration = Duration::from_millis(1500);
+/// Pause after the system refused to hand out another connection, e.g. for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+pub(super) struct Runner<P: Protocol, F> {
+    config: DriverConfig,
+    clock: Clock,
+    fabric: Arc<dyn Fabric>,
+    security: Arc<dyn SecureChannel>,
+    registry: Arc<Registry>,
+    stack: Stack<P>,
+    lanes: Lanes<P>,
+    on_event: F,
+    heartbeat: Bytes,
+    links: BTreeMap<LinkId, Link>,
+    live: BTreeMap<NodeId, LinkId>,
+    asked: BTreeMap<u64, Asked>,
+    to_answer: BTreeMap<RequestId, (LinkId, u64)>,
+    next_number: u64,
+    calls: mpsc::Receiver<Call<P>>,
+    done: mpsc::UnboundedReceiver<(JobId, Done<P>)>,
+    link_events: Channel<(LinkId, LinkEvent)>,
+    opened: Channel<Opened>,
+}
+
+impl<P, F> Runner<P, F>
+where
+    P: Protocol + Send + 'static,
+    P::Command: Send + 'static,
+    P::Event: Send + 'static,
+    F: FnMut(P::Event) + Send + 'static,
+{
+    pub(super) fn new(
+        config: DriverConfig,
+        fabric: Arc<dyn Fabric>,
+        security: Arc<dyn SecureChannel>,
+        registry: Arc<Registry>,
+        stack: Stack<P>,
+        store: <P::Storage as Job>::Resource,
+        on_event: F,
+    ) -> io::Result<(Self, Handle<P>)> {
+        let (call_sender, calls) = mpsc::channel(CALLS);
+        let (done_sender, done) = mpsc::unbounded_channel();
+        let lanes = Lanes::start(config.budget.clone(), config.compute_threads, store, done_sender)?;
+        let handle = Handle {
+            calls: call_sender,
+            registry: Arc::clone(&registry),
+            budget: config.budget.clone(),
+            local_addr: fabric.local_addr(),
+        };
+        let runner = Self {
+            config,
+            clock: Clock::start(),
+            fabric,
+            security,
+            registry,
+            stack,
+            lanes,
+            on_event,
+            heartbeat: Bytes::new(),
+            links: BTreeMap::new(),
+            live: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            to_answer: BTreeMap::new(),
+            next_number: 0,
+            calls,
+            done,
+            link_events: mpsc::unbounded_channel(),
+            opened: mpsc::unbounded_channel(),
+        };
+        Ok((runner, handle))
+    }
+
+    pub(super) async fn run(mut self) {
+        let listening = self.listen();
+        let stopped = loop {
+            self.pump();
+            let wake = self.stack.next_timeout();
+            tokio::select! {
+                call = self.calls.recv() => match call {
+                    Some(Call::Command(command)) => self.stack.command(command),
+                    Some(Call::Inspect(look)) => look(self.stack.protocol()),
+                    Some(Call::Shutdown(done)) => break Some(done),
+                    None => break None, // every handle is gone: nobody could ever stop us later
+                },
+                Some((link, event)) = self.link_events.1.recv() => {
+                    self.link_event(link, event);
+                    for _ in 0..STEPS {
+                        let Ok((link, event)) = self.link_events.1.try_recv() else { break };
+                        self.link_event(link, event);
+                    }
+                }
+                Some((id, done)) = self.done.recv() => self.stack.done(id, done),
+                Some(opened) = self.opened.1.recv() => self.opened(opened),
+                () = self.clock.sleep_until(wake) => {}
+            }
+        };
+        listening.abort();
+        self.stop().await;
+        if let Some(stopped) = stopped {
+            // Whoever asked may have stopped waiting.
+            let _unheard = stopped.send(());
+        }
+    }
+
+    /// Says goodbye to everybody, then lets the lanes finish what is queued.
+    async fn stop(mut self) {
+        self.registry.command_all(|| ConnectionCommand::Close(CloseReason::Shutdown));
+        let all_gone = async {
+            while self.registry.len() > 0 {
+                match self.link_events.1.recv().await {
+                    Some((link, LinkEvent::Ended)) => self.registry.remove(link),
+                    Some(_) => {}
+                    None => break,
+                }
+            }
+        };
+        if timeout(LAST_WORDS, all_gone).await.is_err() {
+            tracing::debug!(links = self.registry.len(), "some peers did not take our goodbye");
+        }
+        let lanes = self.lanes;
+        if tokio::task::spawn_blocking(move || lanes.finish()).await.is_err() {
+            tracing::error!("the lanes could not be finished");
+        }
+    }
+
+    fn listen(&self) -> JoinHandle<()> {
+        let (fabric, opened) = (Arc::clone(&self.fabric), self.opened.0.clone());
+        tokio::spawn(async move {
+            loop {
+                match fabric.accept().await {
+                    Ok((stream, remote)) => {
+                        if opened.send(Opened::Accepted(stream, remote)).is_err() {
+                            break;
+                        }
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept a connection");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                }
+            }
+        })
+    }
+
+    /// Lets the stack work, and does what it wants.
+    fn pump(&mut self) {
+        let mut outputs = Vec::new();
+        self.stack.run(self.clock.now(), STEPS, |output| outputs.push(output));
+        for output in outputs {
+            match output {
+                Output::Action(action) => self.perform(action),
+                Output::Consumed { link, class, bytes } => {
+                    self.registry.command(link, ConnectionCommand::Consumed { class, bytes });
+                }
+            }
+        }
+    }
+
+    fn perform(&mut self, action: Action<P>) {
+        match action {
+            Action::Send { to, message } => self.send(to, &message),
+            Action::Request { to, id, message, timeout } => self.request(to, id, message, timeout),
+            Action::Respond { to, id, message } => self.respond(to, id, message),
+            Action::Store(id, job) => self.lanes.store(id, job),
+            Action::Compute(id, job) => self.lanes.compute(id, job),
+            Action::Emit(event) => (self.on_event)(event),
+            Action::Heartbeat(data) => {
+                self.heartbeat = data;
+                let data = &self.heartbeat;
+                self.registry.command_all(|| ConnectionCommand::Heartbeat(data.clone()));
+            }
+            Action::Link(Outlet::Dial { addr, expected }) => self.dial(addr, expected),
+            Action::Link(Outlet::Admit(link)) => self.admit(link),
+            Action::Link(Outlet::Close { link, reason }) => self.close(link, reason),
+            // A stack without a peer manager has nobody to tell.
+            Action::Want(_) | Action::Report { .. } | Action::Routed => {}
+        }
+    }
+
+    fn send(&mut self, to: Vec<NodeId>, message: &Message) {
+        let resident = self.config.budget.charge(Pool::Outbound, message.len()).map(Arc::new);
+        for peer in to {
+            let outcome = match &resident {
+                Ok(resident) => self.outbound(peer, message, Arc::clone(resident)).and_then(|(link, outbound)| {
+                    let sent = self.registry.command(link, ConnectionCommand::Notify(outbound));
+                    if sent { Ok(()) } else { Err(DropReason::ConnectionLost) }
+                }),
+                Err(_) => Err(DropReason::OverBudget),
+            };
+            if let Err(reason) = outcome {
+                self.shed(peer, message.command, reason);
+            }
+        }
+    }
+
+    /// Charges a message to its recipient's account.
+    fn outbound(
+        &self,
+        peer: NodeId,
+        message: &Message,
+        resident: Arc<peerage_core::Charge>,
+    ) -> Result<(LinkId, Outbound), DropReason> {
+        let link = *self.live.get(&peer).ok_or(DropReason::NotConnected)?;
+        let account = self.registry.account(link).ok_or(DropReason::ConnectionLost)?;
+        let owed = account.owe(message.len()).map_err(|_| DropReason::PeerOverLimit)?;
+        Ok((link, Outbound { message: message.clone(), resident, owed }))
+    }
+
+    fn shed(&mut self, peer: NodeId, command: Command, reason: DropReason) {
+        metrics::counter!("peerage_messages_dropped_total", "reason" => reason.label()).increment(1);
+        if let Some(link) = self.live.get(&peer) {
+            self.registry.starve(*link);
+            // Its task sleeps; a look at its accounts is what it needs.
+            self.registry.command(*link, ConnectionCommand::Heartbeat(self.heartbeat.clone()));
+        }
+        self.stack.push(NetworkEvent::Shed { peer, command, reason });
+    }
+
+    fn request(&mut self, to: NodeId, id: RequestId, message: Message, timeout: Duration) {
+        let command = message.command;
+        let wire_id = self.number();
+        let charged = self.config.budget.charge(Pool::Outbound, message.len()).map_err(|_| DropReason::OverBudget);
+        let sent = charged.and_then(|charge| self.outbound(to, &message, Arc::new(charge))).and_then(|(link, outbound)| {
+            self.asked.insert(wire_id, Asked { link, peer: to, id, command });
+            let sent = self.registry.command(link, ConnectionCommand::Request { id: wire_id, outbound, timeout });
+            if sent { Ok(()) } else { Err(DropReason::ConnectionLost) }
+        });
+        if let Err(reason) = sent {
+            metrics::counter!("peerage_messages_dropped_total", "reason" => reason.label()).increment(1);
+            self.asked.remove(&wire_id);
+            let result = Err(RequestError::Dropped(reason));
+            self.stack.push(NetworkEvent::Response { peer: to, id, command, result });
+        }
+    }
+
+    fn respond(&mut self, to: NodeId, id: RequestId, message: Message) {
+        let Some((link, wire_id)) = self.to_answer.remove(&id) else {
+            return self.shed(to, message.command, DropReason::Unrequested);
+        };
+        let charged = self.config.budget.charge(Pool::Outbound, message.len()).map_err(|_| DropReason::OverBudget);
+        let outbound = charged.and_then(|charge| self.outbound(to, &message, Arc::new(charge)));
+        match outbound {
+            // The answer goes where the question came from, or nowhere.
+            Ok((live, outbound)) if live == link => {
+                self.registry.command(link, ConnectionCommand::Respond { id: wire_id, outbound });
+            }
+            Ok(_) => self.shed(to, message.command, DropReason::ConnectionLost),
+            Err(reason) => self.shed(to, message.command, reason),
+        }
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next_number += 1;
+        self.next_number
+    }
+
+    fn dial(&mut self, addr: SocketAddr, expected: Option<NodeId>) {
+        let (fabric, opened) = (Arc::clone(&self.fabric), self.opened.0.clone());
+        tokio::spawn(async move {
+            let stream = timeout(DIAL_TIMEOUT, fabric.dial(addr)).await;
+            let stream = stream.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+            // An error means that the stack is gone and wants nobody any more.
+            let _unheard = opened.send(Opened::Dialled { addr, expected, stream });
+        });
+    }
+
+    fn opened(&mut self, opened: Opened) {
+        match opened {
+            Opened::Accepted(_, remote) if self.registry.len() >= self.config.max_links => {
+                count_closed(Closed::by_us(CloseReason::TooManyPeers));
+                tracing::debug!(%remote, "too many connections");
+            }
+            Opened::Accepted(stream, remote) => self.start_link(stream, remote, None),
+            Opened::Dialled { addr, expected, stream: Ok(stream) } => self.start_link(stream, addr, Some(expected)),
+            Opened::Dialled { addr, expected, stream: Err(error) } => {
+                let closed = refused(&error);
+                count_closed(closed);
+                self.stack.push(NetworkEvent::DialFailed { addr, expected, closed });
+            }
+        }
+    }
+
+    fn start_link(&mut self, stream: BoxedStream, remote: SocketAddr, dialled: Option<Option<NodeId>>) {
+        let link = LinkId(self.number());
+        let (sender, commands) = mpsc::unbounded_channel();
+        let account = Budget::account(self.config.owed_per_peer);
+        let outbound = dialled.is_some();
+        let handle =
+            LinkHandle { remote, outbound, peer: None, account, starved: Arc::default(), commands: sender };
+        if !self.heartbeat.is_empty() {
+            // The receiver is in our hands: this cannot fail.
+            let _received = handle.commands.send(ConnectionCommand::Heartbeat(self.heartbeat.clone()));
+        }
+        self.links.insert(link, Link { remote, dialled, info: None, admitted: false, early: Vec::new() });
+        self.registry.insert(link, handle.clone());
+        let (security, clock, events) = (Arc::clone(&self.security), self.clock, self.link_events.0.clone());
+        tokio::spawn(async move {
+            let _guard = EndGuard { link, events: events.clone() };
+            let expected = dialled.flatten();
+            let secured = security.open(stream, remote, outbound, expected, clock.now()).await;
+            let (stream, connection): (_, Box<dyn Connection + Send>) = match secured {
+                Ok(secured) => secured,
+                Err(error) => return tracing::debug!(%remote, %error, "no secure channel"),
+            };
+            let LinkHandle { account, starved, .. } = handle;
+            LinkTask { link, remote, connection, stream, clock, account, starved, commands, events }.run().await;
+        });
+    }
+
+    fn link_event(&mut self, link: LinkId, event: LinkEvent) {
+        match event {
+            LinkEvent::Ended => {
+                self.registry.remove(link);
+                self.link_closed(link, Closed::by_network(CloseReason::StreamError));
+            }
+            LinkEvent::Writable => {
+                if let Some(peer) = self.admitted_peer(link) {
+                    self.stack.push(NetworkEvent::Writable { peer });
+                }
+            }
+            LinkEvent::Connection(event) => self.connection_event(link, event),
+        }
+    }
+
+    fn admitted_peer(&self, link: LinkId) -> Option<NodeId> {
+        self.links.get(&link).filter(|link| link.admitted)?.info.as_ref().map(|info| info.peer)
+    }
+
+    fn connection_event(&mut self, link: LinkId, event: ConnectionEvent) {
+        let Some(entry) = self.links.get_mut(&link) else { return }; // we closed it; what still arrives is void
+        match event {
+            ConnectionEvent::Established(info) => {
+                entry.info = Some(info.clone());
+                self.registry.established(link, info.peer);
+                self.stack.push(NetworkEvent::LinkUp { link, info });
+            }
+            ConnectionEvent::Closed(closed) => self.link_closed(link, closed),
+            event if entry.admitted => self.admitted_event(link, event),
+            event => entry.early.push(event),
+        }
+    }
+
+    fn admitted_event(&mut self, link: LinkId, event: ConnectionEvent) {
+        let Some(peer) = self.admitted_peer(link) else { return };
+        match event {
+            ConnectionEvent::Message { message, charge } => {
+                let (class, bytes) = (message.command.class(), message.len());
+                self.stack.push_from(link, class, bytes, NetworkEvent::Message { peer, message, charge: charge.transfer(Pool::Inbox) });
+            }
+            ConnectionEvent::Request { id, message, charge } => {
+                let name = RequestId(self.number());
+                self.to_answer.insert(name, (link, id));
+                let (class, bytes) = (message.command.class(), message.len());
+                let charge = charge.transfer(Pool::Inbox);
+                self.stack.push_from(link, class, bytes, NetworkEvent::Request { peer, id: name, message, charge });
+            }
+            ConnectionEvent::Response { id, result } => {
+                let Some(Asked { peer, id, command, .. }) = self.asked.remove(&id) else { return };
+                match result {
+                    Ok((message, charge)) => {
+                        let (class, bytes) = (message.command.class(), message.len());
+                        let result = Ok((message, charge.transfer(Pool::Inbox)));
+                        self.stack.push_from(link, class, bytes, NetworkEvent::Response { peer, id, command, result });
+                    }
+                    Err(error) => {
+                        self.stack.push(NetworkEvent::Response { peer, id, command, result: Err(error) });
+                    }
+                }
+            }
+            ConnectionEvent::Rtt(rtt) => self.stack.push(NetworkEvent::PeerStats { peer, rtt }),
+            ConnectionEvent::Heartbeat(data) => self.stack.push(NetworkEvent::Heartbeat { peer, data }),
+            ConnectionEvent::Skipped => {
+                let reason = DropReason::UnknownCommand.label();
+                metrics::counter!("peerage_messages_dropped_total", "reason" => reason).increment(1);
+            }
+            ConnectionEvent::Established(_) | ConnectionEvent::Closed(_) => {}
+        }
+    }
+
+    fn admit(&mut self, link: LinkId) {
+        let Some(entry) = self.links.get_mut(&link) else { return }; // it ended just before
+        let Some(info) = entry.info.clone() else { return };
+        entry.admitted = true;
+        let early = std::mem::take(&mut entry.early);
+        let peer = info.peer;
+        self.live.insert(peer, link);
+        tracing::debug!(%peer, remote = %info.remote, outbound = info.outbound, "peer up");
+        self.stack.push(NetworkEvent::PeerUp { peer, info });
+        for event in early {
+            self.admitted_event(link, event);
+        }
+    }
+
+    fn close(&mut self, link: LinkId, reason: CloseReason) {
+        self.registry.command(link, ConnectionCommand::Close(reason));
+        self.link_closed(link, Closed::by_us(reason));
+    }
+
+    /// The end of a connection for the stack; its task may still be writing its last words.
+    fn link_closed(&mut self, link: LinkId, closed: Closed) {
+        let Some(entry) = self.links.remove(&link) else { return };
+        count_closed(closed);
+        self.to_answer.retain(|_, (asker, _)| *asker != link);
+        let lost: Vec<_> = self.asked.iter().filter(|(_, asked)| asked.link == link).map(|(id, _)| *id).collect();
+        for wire_id in lost {
+            if let Some(Asked { peer, id, command, .. }) = self.asked.remove(&wire_id) {
+                let result = Err(RequestError::Closed(closed));
+                self.stack.push(NetworkEvent::Response { peer, id, command, result });
+            }
+        }
+        match (entry.info, entry.dialled) {
+            (Some(info), _) => {
+                let peer = info.peer;
+                tracing::debug!(%peer, remote = %info.remote, %closed, admitted = entry.admitted, "connection closed");
+                self.stack.push(NetworkEvent::LinkDown { link, closed });
+                if entry.admitted && self.live.get(&peer) == Some(&link) {
+                    self.live.remove(&peer);
+                    self.stack.push(NetworkEvent::PeerDown { peer, closed });
+                }
+            }
+            (None, Some(expected)) => {
+                tracing::debug!(addr = %entry.remote, %closed, "dial failed");
+                self.stack.push(NetworkEvent::DialFailed { addr: entry.remote, expected, closed });
+            }
+            (None, None) => tracing::debug!(remote = %entry.remote, %closed, "handshake failed"),
+        }
+    }
+}
+
+fn count_closed(closed: Closed) {
+    let (by, reason) = (closed.by.label(), closed.reason.label());
+    metrics::counter!("peerage_connections_closed_total", "by" => by, "reason" => reason).increment(1);
+}

@@ -1,0 +1,80 @@
+//! Which addresses may be dialled.
+
+use core::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+/// What a node may do with addresses that it learned from the network. Configured addresses are always dialled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AddressPolicy {
+    /// Only public unicast addresses with a port from 1024 up: otherwise peers could aim the node at its own network or
+    /// at well-known services.
+    #[default]
+    Public,
+    /// As `Public`, and also 127.0.0.0/8, for networks that live on one machine.
+    Loopback,
+}
+
+/// The lowest port that is dialled at an address learned from the network: below lie the services of others (mail, web)
+/// at which a hostile record could aim us. Bound from RFC 6335, section 6 (system ports end at 1023).
+const LOWEST_PORT: u16 = 1024;
+
+impl AddressPolicy {
+    /// Whether an address that the network told us may be dialled.
+    pub fn allows(self, addr: SocketAddr) -> bool {
+        addr.port() >= LOWEST_PORT && self.allows_ip(addr.ip())
+    }
+
+    fn allows_ip(self, ip: IpAddr) -> bool {
+        match ip {
+            IpAddr::V4(ip) if ip.is_loopback() => self == Self::Loopback,
+            IpAddr::V4(ip) => {
+                let [a, b, ..] = ip.octets();
+                let carrier_nat = a == 100 && b & 0xc0 == 64; // RFC 6598: 100.64.0.0/10
+                let reserved = a == 0 || a >= 240; // RFC 1122, 3.2.1.3; RFC 1112, 4
+                !(ip.is_private() || ip.is_link_local() || ip.is_multicast() || ip.is_broadcast() || carrier_nat || reserved)
+            }
+            IpAddr::V6(ip) => match ip.to_ipv4_mapped() {
+                Some(v4) => self.allows_ip(IpAddr::V4(v4)),
+                None => !(ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || is_local_v6(ip)),
+            },
+        }
+    }
+}
+
+/// fe80::/10 (link-local, RFC 4291) and fc00::/7 (unique local, RFC 4193).
+fn is_local_v6(ip: Ipv6Addr) -> bool {
+    let first = ip.segments()[0];
+    first & 0xffc0 == 0xfe80 || first & 0xfe00 == 0xfc00
+}
+
+/// The address at which a peer may be reached: what it says, with an unspecified IP (`0.0.0.0`, `::`) replaced by the one
+/// from which it came.
+pub(super) fn reachable(listen: SocketAddr, remote: SocketAddr) -> SocketAddr {
+    if listen.ip().is_unspecified() { SocketAddr::new(remote.ip(), listen.port()) } else { listen }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn learned_addresses_never_aim_at_somebody_elses_house() {
+        let refused = [
+            "127.0.0.1:4000", "10.0.0.1:4000", "192.168.1.1:4000", "172.16.0.1:4000", "169.254.0.1:4000", "224.0.0.1:4000",
+            "0.0.0.0:4000", "255.255.255.255:4000", "100.64.0.1:4000", "240.0.0.1:4000", "8.8.8.8:25", "[::1]:4000",
+            "[::]:4000", "[fe80::1]:4000", "[fd00::1]:4000", "[ff02::1]:4000", "[::ffff:10.0.0.1]:4000",
+        ];
+        for addr in refused {
+            assert!(!AddressPolicy::Public.allows(addr.parse().expect(addr)), "{addr}");
+        }
+        for addr in ["8.8.8.8:4000", "[2001:db8::1]:1024", "100.128.0.1:4000"] {
+            assert!(AddressPolicy::Public.allows(addr.parse().expect(addr)), "{addr}");
+        }
+    }
+
+    #[test]
+    fn a_network_on_one_machine_may_use_loopback_and_no_other_private_range() {
+        let allows = |addr: &str| AddressPolicy::Loopback.allows(addr.parse().expect(addr));
+        assert!(allows("127.0.0.1:4000") && allows("127.9.9.9:4000"));
+        assert!(!allows("10.0.0.1:4000") && !allows("127.0.0.1:80") && !allows("[::1]:4000"));
+    }
+}

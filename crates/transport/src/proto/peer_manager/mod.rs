@@ -1,0 +1,425 @@
+//! The peer manager: the only protocol that dials, admits and disconnects.
+//!
+//! Others say whom they want ([`Want`]) and who misbehaved ([`Fault`]); it decides. It keeps a target number of outbound
+//! connections, backs off from addresses that fail, comes back to reserved peers and to those that were good before, and
+//! settles which of two connections to the same peer stays.
+//!
+//! | link state | meaning | next |
+//! |---|---|---|
+//! | dialling | an address is being tried for a peer | up, failed (backoff) |
+//! | up | the peer proved itself; nobody else knows of it yet | admitted, closed |
+//! | admitted | it counts: `PeerUp` goes to everybody | closed |
+
+mod address;
+mod book;
+#[cfg(test)]
+mod tests;
+
+use core::{net::SocketAddr, time::Duration};
+use peerage_core::{
+    Action, CloseReason, Closed, Done, Fault, JobId, LinkId, LinkInfo, NetworkEvent, NoJob, NodeId, Now, Outlet, Protocol,
+    Seed, SeededRng, Timers, Timestamp, UnixMillis, Want,
+};
+use std::collections::{BTreeMap, VecDeque};
+
+pub use address::AddressPolicy;
+use book::{Book, Entry};
+
+/// Somebody worth coming back to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownPeer {
+    /// Who.
+    pub peer: NodeId,
+    /// Where, best first.
+    pub addrs: Vec<SocketAddr>,
+}
+
+/// How the manager behaves.
+#[derive(Clone, Debug)]
+pub struct PeerManagerConfig {
+    /// Who we are; never dialled.
+    pub local: NodeId,
+    /// Outbound connections to keep. Default 8 (Bitcoin Core's count of full-relay outbound peers).
+    pub target_outbound: usize,
+    /// Peers in all; beyond this only reserved ones are admitted. Default 64 (our guess).
+    pub max_peers: usize,
+    /// Peers named by the operator: dialled always, admitted always.
+    pub reserved: Vec<KnownPeer>,
+    /// Peers that were good before a restart, as told by [`PeerEvent::Remember`].
+    pub remembered: Vec<KnownPeer>,
+    /// Which learned addresses may be dialled.
+    pub addresses: AddressPolicy,
+}
+
+impl PeerManagerConfig {
+    /// The defaults for a node.
+    pub const fn new(local: NodeId) -> Self {
+        Self {
+            local,
+            target_outbound: 8,
+            max_peers: 64,
+            reserved: Vec::new(),
+            remembered: Vec::new(),
+            addresses: AddressPolicy::Public,
+        }
+    }
+}
+
+/// What the layers above ask of the manager.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerCommand {
+    /// A wish of another protocol.
+    Want(Want),
+    /// A complaint of another protocol.
+    Report {
+        /// About whom.
+        peer: NodeId,
+        /// What it did.
+        fault: Fault,
+    },
+    /// End the connection to a peer.
+    Disconnect {
+        /// Which.
+        peer: NodeId,
+        /// Why; the peer is told.
+        reason: CloseReason,
+    },
+}
+
+/// What the manager tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerEvent {
+    /// The peers to come back to after a restart, best first; to be kept on disk by whoever runs the manager.
+    Remember(Vec<KnownPeer>),
+}
+
+/// One admitted peer, for whoever asks.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Who and from where.
+    pub info: LinkInfo,
+    /// Since when.
+    pub since: Timestamp,
+    /// Smoothed round-trip time, once measured.
+    pub rtt: Option<Duration>,
+    /// Misbehaviour points; at 100 the peer is disconnected.
+    pub points: u32,
+    link: LinkId,
+    /// Connected because somebody wanted it just then: the first to go when there are enough.
+    transient: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// Time to look at targets, surplus and backoffs.
+    Maintain,
+    /// Time to tell whom to remember.
+    Remember,
+}
+
+/// How often targets are looked at (our guess: far below the first backoff costs nothing).
+const MAINTAIN_EVERY: Duration = Duration::from_millis(250);
+/// Changes of the remembered peers are gathered for so long before they are told (our guess).
+const REMEMBER_AFTER: Duration = Duration::from_millis(500);
+/// Dials under way at most (our guess; Bitcoin Core opens one at a time, geth 16).
+const MAX_DIALS: usize = 16;
+/// A peer that somebody wanted just then is kept at least so long (our guess: a lookup is over by then).
+const TRANSIENT_KEEP: Duration = Duration::from_secs(10);
+/// Peers remembered on disk (our guess; Bitcoin Core keeps 2 anchors and a whole book).
+const REMEMBERED: usize = 32;
+/// Points at which a peer is disconnected (protocol research: "Misbehaviour", >= 100).
+const POINTS_LIMIT: u32 = 100;
+
+/// The machine. See the module's documentation.
+pub struct PeerManager {
+    config: PeerManagerConfig,
+    dice: SeededRng,
+    book: Book,
+    /// Addresses being dialled, for whom, and whether somebody wants the peer just now.
+    dials: BTreeMap<SocketAddr, (NodeId, bool)>,
+    peers: BTreeMap<NodeId, Peer>,
+    links: BTreeMap<LinkId, NodeId>,
+    timers: Timers<Timer>,
+    actions: VecDeque<Action<Self>>,
+}
+
+impl PeerManager {
+    /// A manager that begins to dial at its first timeout, which is due at once.
+    pub fn new(config: PeerManagerConfig, seed: &Seed) -> Self {
+        let mut book = Book::default();
+        for known in config.remembered.iter().rev() {
+            if let Some(entry) = book.entry(known.peer) {
+                entry.learn(known.addrs.iter().copied());
+                entry.last_good = Some(UnixMillis(0)); // good once, we do not know when
+            }
+        }
+        for known in &config.reserved {
+            if let Some(entry) = book.entry(known.peer) {
+                entry.learn(known.addrs.iter().copied());
+                entry.reserved = true;
+            }
+        }
+        let mut timers = Timers::new();
+        timers.set(Timer::Maintain, Timestamp::ZERO);
+        let dice = seed.stream("peer-manager");
+        Self {
+            config,
+            dice,
+            book,
+            dials: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            links: BTreeMap::new(),
+            timers,
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// The admitted peers.
+    pub fn peers(&self) -> impl Iterator<Item = &Peer> {
+        self.peers.values()
+    }
+
+    /// The peer with this id, if it is admitted.
+    pub fn peer(&self, id: &NodeId) -> Option<&Peer> {
+        self.peers.get(id)
+    }
+
+    /// How many peers the address book knows, connected or not.
+    pub fn known(&self) -> usize {
+        self.book.iter().count()
+    }
+
+    fn link_up(&mut self, now: Now, link: LinkId, info: LinkInfo) {
+        let peer = info.peer;
+        let wanted = self.dial_over(&info);
+        if peer == self.config.local {
+            return self.close(link, CloseReason::SelfConnection);
+        }
+        if let Some(old) = self.peers.get(&peer) {
+            if !self.prefers_new(&old.info, &info) {
+                return self.close(link, CloseReason::Duplicate);
+            }
+            let old = old.link;
+            // First the old, then the new: everybody hears that what was under way may be lost.
+            self.forget_link(now, old);
+            self.close(old, CloseReason::Duplicate);
+        }
+        let reserved = self.book.get(&peer).is_some_and(|entry| entry.reserved);
+        if !reserved && self.peers.len() >= self.config.max_peers {
+            return self.close(link, CloseReason::TooManyPeers);
+        }
+        self.remember_good(now, &info);
+        self.links.insert(link, peer);
+        let transient = wanted && info.outbound && self.outbound() >= self.config.target_outbound;
+        self.peers.insert(peer, Peer { info, since: now.mono, rtt: None, points: 0, link, transient });
+        self.actions.push_back(Action::Link(Outlet::Admit(link)));
+    }
+
+    /// Which of two connections to one peer stays. When both sides dialled at once, both must choose the same: the one
+    /// that the lower identity opened. When one side opened both, its newer one tells that it lost the older.
+    fn prefers_new(&self, old: &LinkInfo, new: &LinkInfo) -> bool {
+        if old.outbound == new.outbound {
+            return !new.outbound;
+        }
+        let opener = if new.outbound { self.config.local } else { new.peer };
+        opener == self.config.local.min(new.peer)
+    }
+
+    /// Ends the dial that led to this connection; says whether somebody wanted the peer just then.
+    fn dial_over(&mut self, info: &LinkInfo) -> bool {
+        info.outbound && self.dials.remove(&info.remote).is_some_and(|(_, now)| now)
+    }
+
+    fn remember_good(&mut self, now: Now, info: &LinkInfo) {
+        let policy = self.config.addresses;
+        if let Some(entry) = self.book.entry(info.peer) {
+            let claimed = info.listen.iter().map(|listen| address::reachable(*listen, info.remote));
+            entry.learn(claimed.filter(|addr| policy.allows(*addr)));
+            if info.outbound {
+                entry.learn([info.remote]); // proved by this very connection
+            }
+            entry.last_good = Some(now.wall);
+            entry.failures = 0;
+            entry.not_before = now.mono;
+            self.remember_soon(now);
+        }
+    }
+
+    fn remember_soon(&mut self, now: Now) {
+        if self.timers.deadline(&Timer::Remember).is_none() {
+            self.timers.set(Timer::Remember, now.mono + REMEMBER_AFTER);
+        }
+    }
+
+    fn forget_link(&mut self, now: Now, link: LinkId) -> Option<NodeId> {
+        let peer = self.links.remove(&link)?;
+        self.peers.remove(&peer);
+        if let Some(entry) = self.book.get_mut(&peer) {
+            entry.failed(now.mono, &mut self.dice); // whoever left may be restarting: not at once again
+            entry.failures = 0;
+        }
+        Some(peer)
+    }
+
+    fn dial_failed(&mut self, now: Now, addr: SocketAddr, closed: Closed) {
+        let Some((peer, _)) = self.dials.remove(&addr) else { return };
+        let Some(entry) = self.book.get_mut(&peer) else { return };
+        entry.failed(now.mono, &mut self.dice);
+        if closed.reason == CloseReason::WrongPeer && !entry.reserved {
+            entry.addrs.retain(|known| *known != addr);
+        }
+    }
+
+    fn want(&mut self, now: Now, want: Want) {
+        let (peer, addrs, at_once) = match want {
+            Want::Candidate { peer, addrs } => (peer, addrs, false),
+            Want::Now { peer, addrs } => (peer, addrs, true),
+        };
+        if peer == self.config.local {
+            return;
+        }
+        let policy = self.config.addresses;
+        let Some(entry) = self.book.entry(peer) else { return };
+        entry.learn(addrs.into_iter().filter(|addr| policy.allows(*addr)).collect::<Vec<_>>());
+        if at_once && !self.peers.contains_key(&peer) {
+            self.dial(now, peer, true);
+        }
+    }
+
+    fn dial(&mut self, now: Now, peer: NodeId, at_once: bool) {
+        let Some(entry) = self.book.get(&peer) else { return };
+        let Some(addr) = entry.next_addr() else { return };
+        let busy = self.dials.contains_key(&addr) || self.dials.values().any(|(other, _)| *other == peer);
+        if busy || entry.not_before > now.mono || self.dials.len() >= MAX_DIALS {
+            return;
+        }
+        self.dials.insert(addr, (peer, at_once));
+        self.actions.push_back(Action::Link(Outlet::Dial { addr, expected: Some(peer) }));
+    }
+
+    fn outbound(&self) -> usize {
+        self.peers.values().filter(|peer| peer.info.outbound).count()
+    }
+
+    fn maintain(&mut self, now: Now) {
+        self.timers.set(Timer::Maintain, now.mono + MAINTAIN_EVERY);
+        let missing = self.config.target_outbound.saturating_sub(self.outbound() + self.dials.len());
+        let idle = |(peer, entry): &(&NodeId, &Entry)| {
+            !self.peers.contains_key(*peer) && entry.not_before <= now.mono && !entry.addrs.is_empty()
+        };
+        let (reserved, mut others): (Vec<_>, Vec<_>) =
+            self.book.iter().filter(idle).partition(|(_, entry)| entry.reserved);
+        // The last good ones first, then whoever failed least; equal ones in an order that differs from node to node.
+        let local = self.config.local.as_bytes();
+        others.sort_by_key(|(peer, entry)| {
+            let spread: [u8; 32] = core::array::from_fn(|i| peer.as_bytes()[i] ^ local[i]);
+            (core::cmp::Reverse(entry.last_good), entry.failures, spread)
+        });
+        let chosen: Vec<_> = reserved.into_iter().chain(others.into_iter().take(missing)).map(|(peer, _)| *peer).collect();
+        for peer in chosen {
+            self.dial(now, peer, false);
+        }
+        self.close_surplus(now);
+    }
+
+    /// Ends one connection at a time that was opened for a passing need, once there are enough others.
+    fn close_surplus(&mut self, now: Now) {
+        if self.outbound() <= self.config.target_outbound {
+            return;
+        }
+        let passing = |peer: &&Peer| peer.transient && now.mono.since(peer.since) >= TRANSIENT_KEEP;
+        if let Some(link) = self.peers.values().filter(passing).min_by_key(|peer| peer.since).map(|peer| peer.link) {
+            self.forget_link(now, link);
+            self.close(link, CloseReason::Surplus);
+        }
+    }
+
+    fn tell_remembered(&mut self) {
+        let mut good: Vec<_> = self.book.iter().filter(|(_, entry)| entry.last_good.is_some()).collect();
+        good.sort_by_key(|(_, entry)| core::cmp::Reverse(entry.last_good));
+        let known = |(peer, entry): (&NodeId, &Entry)| KnownPeer { peer: *peer, addrs: entry.addrs.clone() };
+        let list = good.into_iter().filter(|(_, entry)| !entry.addrs.is_empty()).take(REMEMBERED).map(known).collect();
+        self.actions.push_back(Action::Emit(PeerEvent::Remember(list)));
+    }
+
+    fn report(&mut self, now: Now, peer: NodeId, fault: Fault) {
+        let Some(entry) = self.peers.get_mut(&peer) else { return };
+        entry.points = entry.points.saturating_add(points(fault));
+        if entry.points >= POINTS_LIMIT {
+            let link = entry.link;
+            self.forget_link(now, link);
+            self.close(link, CloseReason::Misbehaviour);
+        }
+    }
+
+    fn close(&mut self, link: LinkId, reason: CloseReason) {
+        self.actions.push_back(Action::Link(Outlet::Close { link, reason }));
+    }
+}
+
+/// What a fault costs (protocol research, 4.3, where it names the event; else our guess).
+const fn points(fault: Fault) -> u32 {
+    match fault {
+        Fault::InvalidBlock => 100,
+        Fault::UndecodablePayload | Fault::InvalidRecord | Fault::InvalidTransaction | Fault::InvalidItem => 20,
+        Fault::UnexpectedCommand | Fault::BadLookupAnswer | Fault::BadSyncAnswer | Fault::Excess => 10,
+        Fault::UnansweredRequest => 2,
+    }
+}
+
+impl Protocol for PeerManager {
+    type Command = PeerCommand;
+    type Event = PeerEvent;
+    type Storage = NoJob;
+    type Compute = NoJob;
+
+    fn handle_network(&mut self, now: Now, event: NetworkEvent) {
+        match event {
+            NetworkEvent::LinkUp { link, info } => self.link_up(now, link, info),
+            NetworkEvent::LinkDown { link, .. } => drop(self.forget_link(now, link)),
+            NetworkEvent::DialFailed { addr, closed, .. } => self.dial_failed(now, addr, closed),
+            NetworkEvent::PeerStats { peer, rtt } => {
+                if let Some(peer) = self.peers.get_mut(&peer) {
+                    peer.rtt = Some(rtt);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn handle_command(&mut self, now: Now, command: PeerCommand) {
+        match command {
+            PeerCommand::Want(want) => self.want(now, want),
+            PeerCommand::Report { peer, fault } => self.report(now, peer, fault),
+            PeerCommand::Disconnect { peer, reason } => {
+                if let Some(link) = self.peers.get(&peer).map(|peer| peer.link) {
+                    self.forget_link(now, link);
+                    self.close(link, reason);
+                }
+            }
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Now) {
+        while let Some(timer) = self.timers.pop_due(now.mono) {
+            match timer {
+                Timer::Maintain => self.maintain(now),
+                Timer::Remember => self.tell_remembered(),
+            }
+        }
+    }
+
+    fn handle_done(&mut self, _: Now, _: JobId, done: Done<Self>) {
+        match done {
+            Done::Stored(never) | Done::Computed(never) => match never {},
+        }
+    }
+
+    fn poll_action(&mut self) -> Option<Action<Self>> {
+        self.actions.pop_front()
+    }
+
+    fn next_timeout(&self) -> Option<Timestamp> {
+        self.timers.next()
+    }
+}

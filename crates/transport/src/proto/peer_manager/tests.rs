@@ -1,0 +1,204 @@
+//! The manager alone, on a virtual clock.
+
+use super::*;
+
+fn id(number: u8) -> NodeId {
+    NodeId::from_bytes([number; 32])
+}
+
+fn addr(number: u8) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 4000 + u16::from(number)))
+}
+
+fn known(number: u8) -> KnownPeer {
+    KnownPeer { peer: id(number), addrs: vec![addr(number)] }
+}
+
+/// A manager, its clock, and what it did.
+struct Bench {
+    manager: PeerManager,
+    now: Now,
+    next_link: u64,
+}
+
+impl Bench {
+    fn new(change: impl FnOnce(&mut PeerManagerConfig)) -> Self {
+        let mut config = PeerManagerConfig { addresses: AddressPolicy::Loopback, ..PeerManagerConfig::new(id(5)) };
+        change(&mut config);
+        let manager = PeerManager::new(config, &Seed::from_u64(7));
+        Self { manager, now: Now { mono: Timestamp::ZERO, wall: UnixMillis(1_000_000) }, next_link: 0 }
+    }
+
+    /// Lets time pass up to `by` and collects everything done meanwhile.
+    fn pass(&mut self, by: Duration) -> Vec<Outlet> {
+        let (end, mut done) = (self.now.mono + by, self.drain());
+        while let Some(at) = self.manager.next_timeout().filter(|at| *at <= end) {
+            self.now.mono = self.now.mono.max(at);
+            self.manager.handle_timeout(self.now);
+            done.extend(self.drain());
+        }
+        self.now.mono = end;
+        done
+    }
+
+    fn drain(&mut self) -> Vec<Outlet> {
+        let actions = core::iter::from_fn(|| self.manager.poll_action());
+        actions.filter_map(|action| if let Action::Link(outlet) = action { Some(outlet) } else { None }).collect()
+    }
+
+    fn up(&mut self, number: u8, outbound: bool) -> (LinkId, Vec<Outlet>) {
+        self.next_link += 1;
+        let link = LinkId(self.next_link);
+        let remote = if outbound { addr(number) } else { SocketAddr::from(([127, 0, 0, 1], 60_000)) };
+        let info = LinkInfo { peer: id(number), outbound, remote, listen: vec![addr(number)], features: 0 };
+        self.manager.handle_network(self.now, NetworkEvent::LinkUp { link, info });
+        (link, self.drain())
+    }
+
+    fn down(&mut self, link: LinkId) {
+        let closed = Closed::by_network(CloseReason::StreamEnded);
+        self.manager.handle_network(self.now, NetworkEvent::LinkDown { link, closed });
+    }
+
+    fn dial_fails(&mut self, number: u8, reason: CloseReason) {
+        let closed = Closed::by_network(reason);
+        self.manager.handle_network(self.now, NetworkEvent::DialFailed { addr: addr(number), expected: Some(id(number)), closed });
+    }
+}
+
+fn dials(outlets: &[Outlet]) -> Vec<SocketAddr> {
+    outlets.iter().filter_map(|o| if let Outlet::Dial { addr, .. } = o { Some(*addr) } else { None }).collect()
+}
+
+const TICK: Duration = Duration::from_millis(300);
+
+#[test]
+fn a_reserved_peer_is_dialled_at_once_and_again_for_ever_with_growing_patience() {
+    let mut bench = Bench::new(|config| config.reserved = vec![known(1)]);
+    let mut waits = Vec::new();
+    for _ in 0..12 {
+        let begin = bench.now.mono;
+        while dials(&bench.pass(Duration::from_millis(50))).is_empty() {}
+        waits.push(bench.now.mono.since(begin));
+        bench.dial_fails(1, CloseReason::DialRefused);
+    }
+    assert!(waits[0] <= TICK, "the first dial does not wait: {waits:?}");
+    assert!(waits[1] < waits[5], "patience grows: {waits:?}");
+    assert!(waits.iter().all(|wait| *wait <= Duration::from_secs(8)), "5 s and jitter at most: {waits:?}");
+}
+
+#[test]
+fn candidates_are_dialled_only_up_to_the_target() {
+    let mut bench = Bench::new(|config| config.target_outbound = 3);
+    for number in 10..20 {
+        let want = Want::Candidate { peer: id(number), addrs: vec![addr(number)] };
+        bench.manager.handle_command(bench.now, PeerCommand::Want(want));
+    }
+    assert_eq!(dials(&bench.pass(TICK)).len(), 3);
+    assert_eq!(dials(&bench.pass(TICK)).len(), 0, "three are under way");
+}
+
+#[test]
+fn addresses_from_the_network_obey_the_policy_but_configured_ones_do_not_ask() {
+    let inside: SocketAddr = "10.0.0.1:4000".parse().expect("an address");
+    let mut bench = Bench::new(|config| config.reserved = vec![KnownPeer { peer: id(1), addrs: vec![inside] }]);
+    let want = Want::Now { peer: id(2), addrs: vec!["10.0.0.2:4000".parse().expect("an address")] };
+    bench.manager.handle_command(bench.now, PeerCommand::Want(want));
+    assert_eq!(dials(&bench.pass(TICK)), [inside]);
+}
+
+#[test]
+fn when_both_sides_dial_both_keep_the_connection_that_the_lower_identity_opened() {
+    // We are 5. Peer 9 is higher, so our own dial stays; peer 2 is lower, so its dial stays.
+    let mut bench = Bench::new(|_| ());
+    let (ours, done) = bench.up(9, true);
+    assert_eq!(done, [Outlet::Admit(ours)]);
+    let (theirs, done) = bench.up(9, false);
+    assert_eq!(done, [Outlet::Close { link: theirs, reason: CloseReason::Duplicate }]);
+
+    let (ours, _) = bench.up(2, true);
+    let (theirs, done) = bench.up(2, false);
+    let replaced = Outlet::Close { link: ours, reason: CloseReason::Duplicate };
+    assert_eq!(done, [replaced, Outlet::Admit(theirs)], "first the old goes, then the new counts");
+    // The old one's end, told later, does not touch the new one.
+    bench.down(ours);
+    assert!(bench.manager.peer(&id(2)).is_some());
+}
+
+#[test]
+fn a_peer_that_comes_back_replaces_its_stale_connection() {
+    let mut bench = Bench::new(|_| ());
+    let (stale, _) = bench.up(1, false);
+    let (fresh, done) = bench.up(1, false);
+    assert_eq!(done, [Outlet::Close { link: stale, reason: CloseReason::Duplicate }, Outlet::Admit(fresh)]);
+}
+
+#[test]
+fn a_full_node_turns_strangers_away_but_never_a_reserved_peer() {
+    let mut bench = Bench::new(|config| {
+        config.max_peers = 2;
+        config.reserved = vec![known(1)];
+    });
+    bench.up(10, false);
+    bench.up(11, false);
+    let (late, done) = bench.up(12, false);
+    assert_eq!(done, [Outlet::Close { link: late, reason: CloseReason::TooManyPeers }]);
+    let (reserved, done) = bench.up(1, false);
+    assert_eq!(done, [Outlet::Admit(reserved)]);
+}
+
+#[test]
+fn who_was_good_is_remembered_and_comes_first_after_a_restart() {
+    let mut bench = Bench::new(|_| ());
+    bench.up(3, false);
+    bench.now.mono = bench.now.mono + REMEMBER_AFTER;
+    bench.manager.handle_timeout(bench.now);
+    let told = core::iter::from_fn(|| bench.manager.poll_action());
+    let told: Vec<_> = told.filter_map(|action| if let Action::Emit(event) = action { Some(event) } else { None }).collect();
+    assert_eq!(told, [PeerEvent::Remember(vec![known(3)])], "an inbound peer counts with the address it listens on");
+
+    let mut restarted = Bench::new(|config| {
+        config.remembered = vec![known(3)];
+        config.target_outbound = 1;
+    });
+    let want = Want::Candidate { peer: id(8), addrs: vec![addr(8)] };
+    restarted.manager.handle_command(restarted.now, PeerCommand::Want(want));
+    assert_eq!(dials(&restarted.pass(TICK)), [addr(3)]);
+}
+
+#[test]
+fn faults_add_up_until_the_peer_is_sent_away() {
+    let mut bench = Bench::new(|_| ());
+    let (link, _) = bench.up(1, false);
+    for _ in 0..4 {
+        bench.manager.handle_command(bench.now, PeerCommand::Report { peer: id(1), fault: Fault::InvalidTransaction });
+    }
+    assert_eq!(bench.drain(), []);
+    assert_eq!(bench.manager.peer(&id(1)).map(|peer| peer.points), Some(80));
+    bench.manager.handle_command(bench.now, PeerCommand::Report { peer: id(1), fault: Fault::InvalidTransaction });
+    assert_eq!(bench.drain(), [Outlet::Close { link, reason: CloseReason::Misbehaviour }]);
+}
+
+#[test]
+fn whoever_was_wanted_only_for_a_moment_goes_when_there_are_enough_others() {
+    let mut bench = Bench::new(|config| config.target_outbound = 1);
+    bench.up(1, true);
+    let want = Want::Now { peer: id(2), addrs: vec![addr(2)] };
+    bench.manager.handle_command(bench.now, PeerCommand::Want(want));
+    assert_eq!(dials(&bench.drain()), [addr(2)]);
+    let (passing, _) = bench.up(2, true);
+    let done = bench.pass(TRANSIENT_KEEP + TICK);
+    assert!(done.contains(&Outlet::Close { link: passing, reason: CloseReason::Surplus }), "{done:?}");
+    assert!(bench.manager.peer(&id(1)).is_some());
+}
+
+#[test]
+fn nobody_is_dialled_twice_at_once_and_a_wrong_answer_forgets_the_address() {
+    let mut bench = Bench::new(|_| ());
+    let want = || PeerCommand::Want(Want::Now { peer: id(2), addrs: vec![addr(2)] });
+    bench.manager.handle_command(bench.now, want());
+    bench.manager.handle_command(bench.now, want());
+    assert_eq!(dials(&bench.drain()), [addr(2)]);
+    bench.dial_fails(2, CloseReason::WrongPeer);
+    assert_eq!(dials(&bench.pass(Duration::from_secs(120))), [], "no address is left to dial");
+}

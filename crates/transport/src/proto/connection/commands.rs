@@ -1,0 +1,41 @@
+//! The transport's own messages: all of class `Control`, all notifications, none fragmented.
+
+use peerage_core::{Class, Command, Layer};
+use serde::{Deserialize, Serialize};
+
+/// Asks for a [`PONG`] with the same nonce: head [`Beat`].
+pub const PING: Command = Command::new(Layer::Transport, 0, Class::Control);
+/// Answers a [`PING`]: head [`Beat`].
+pub const PONG: Command = Command::new(Layer::Transport, 1, Class::Control);
+/// Lets the other side send more: head [`Grant`].
+pub const CREDIT: Command = Command::new(Layer::Transport, 2, Class::Control);
+
+/// Opaque bytes of a heartbeat, at most (Decisions, "Heartbeat").
+pub const MAX_HEARTBEAT_DATA: usize = 64;
+
+/// A nonce of 64 bits as varint, a length byte, the data.
+const MAX_BEAT: usize = 10 + 1 + MAX_HEARTBEAT_DATA;
+
+/// A class, and 32 bits as varint.
+const MAX_GRANT: usize = 1 + 5;
+
+/// The longest message of each command, head and body together, in bytes.
+pub const LIMITS: &[(Command, u32)] = &[(PING, MAX_BEAT as u32), (PONG, MAX_BEAT as u32), (CREDIT, MAX_GRANT as u32)];
+
+/// A heartbeat in either direction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beat {
+    /// Drawn by whoever pings: who does not receive the ping cannot answer it, nor answer it early.
+    pub nonce: u64,
+    /// Opaque bytes of the stack, [`MAX_HEARTBEAT_DATA`] at most.
+    pub data: Vec<u8>,
+}
+
+/// More credit for one class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    /// [`Class`] by number.
+    pub class: u8,
+    /// Bytes as counted by [`cost`](super::credit::cost); not zero, and never more than was spent.
+    pub bytes: u32,
+}

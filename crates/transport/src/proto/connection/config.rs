@@ -1,0 +1,90 @@
+//! What all connections of a node share.
+
+use core::{net::SocketAddr, time::Duration};
+use std::sync::Arc;
+
+use peerage_core::{Budget, Class, Message, NetworkId};
+use peerage_wire::{Magic, limits::Limits};
+use rand_core::CryptoRng;
+
+use super::credit;
+use crate::proto::{keypair::Keypair, noise::DhKeypair};
+
+/// The only wire version so far.
+pub const WIRE_VERSION: u8 = 1;
+
+/// Records a direction between two `Rekey()`s (Decisions, "Record": 2^16, hence 1 GiB at most). Both sides count, so it
+/// is part of the protocol; a node that sets another number talks only to its like.
+pub const REKEY_EVERY: u64 = 1 << 16;
+
+/// What all connections of a node share; one `Arc` of it per node.
+///
+/// [`new`](Self::new) fills in what rarely differs; the fields are public so that the rest can be set before it is
+/// shared.
+#[derive(Debug)]
+pub struct ConnectionConfig {
+    /// Who this node is.
+    pub keypair: Arc<Keypair>,
+    /// The network that it belongs to; peers of another are refused.
+    pub network: NetworkId,
+    /// The kind of that network; whoever sends another magic gets no answer.
+    pub magic: Magic,
+    /// The lowest and the highest wire version that the node speaks.
+    pub versions: (u8, u8),
+    /// Feature bits that the node offers, 56 of them: the top byte carries the agreed version on the wire and is ignored.
+    pub features: u64,
+    /// Where the node listens, to tell the peers; the first four count.
+    pub listen: Vec<SocketAddr>,
+    /// How long a message of each command may be. A command that no table names is skipped on arrival.
+    pub limits: Limits,
+    /// Pays for messages while they arrive and until the stack is done with them.
+    pub budget: Budget,
+    /// The X25519 key of this process.
+    pub static_key: DhKeypair,
+    /// How long a handshake may take, from the stream's beginning (Decisions, "Admission": 5 s).
+    pub handshake_deadline: Duration,
+    /// How much silence of the peer makes us ping (Decisions, "Heartbeat": 30 s).
+    pub heartbeat_interval: Duration,
+    /// How much silence of the peer ends the connection (Decisions, "Heartbeat": 90 s).
+    pub dead_after: Duration,
+    /// Records a direction between two rekeys: [`REKEY_EVERY`], except in tests.
+    pub rekey_every: u64,
+}
+
+impl ConnectionConfig {
+    /// The usual configuration of a node that listens nowhere. Draws the static key of this process from `rng`.
+    pub fn new(
+        keypair: Arc<Keypair>,
+        network: NetworkId,
+        magic: Magic,
+        limits: Limits,
+        budget: Budget,
+        rng: &mut impl CryptoRng,
+    ) -> Self {
+        Self {
+            keypair,
+            network,
+            magic,
+            versions: (WIRE_VERSION, WIRE_VERSION),
+            features: 0,
+            listen: Vec::new(),
+            limits,
+            budget,
+            static_key: DhKeypair::generate(rng),
+            handshake_deadline: Duration::from_secs(5),
+            heartbeat_interval: Duration::from_secs(30),
+            dead_after: Duration::from_secs(90),
+            rekey_every: REKEY_EVERY,
+        }
+    }
+
+    /// Whether a connection sends this message: neither longer than its command allows nor than its class ever has
+    /// credit for, and not of class `Control`, which is the transport's own. What is not allowed is dropped, a request
+    /// with [`DropReason::TooLong`](peerage_core::DropReason::TooLong), so ask before.
+    pub fn allows(&self, message: &Message) -> bool {
+        let class = message.command.class();
+        class != Class::Control
+            && message.len() <= self.limits.of(message.command)
+            && credit::cost(message.len()) <= credit::largest(class)
+    }
+}

@@ -1,0 +1,7 @@
+//! The pure half of the transport: no clock, no entropy, no sockets; bytes go in, bytes and typed errors come out.
+
+pub mod keypair;
+pub mod managed;
+pub mod noise;
+pub mod peer_manager;
+pub mod signed;

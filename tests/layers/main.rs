@@ -19,14 +19,7 @@ const ALLOWED: &[(&str, &[&str], &[&str])] = &[
     ),
     (
         "peerage",
-        &[
-            "peerage-core",
-            "peerage-wire",
-            "peerage-transport",
-            "peerage-discovery",
-            "peerage-gossip",
-            "peerage-chain",
-        ],
+        &["peerage-core", "peerage-wire", "peerage-transport", "peerage-discovery", "peerage-gossip", "peerage-chain"],
         &["peerage-sim"],
     ),
     (

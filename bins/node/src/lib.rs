@@ -1,1 +1,14 @@
 #![doc = include_str!("../README.md")]
+
+pub mod cli;
+pub mod clock;
+pub mod commands;
+pub mod config;
+pub mod control;
+pub mod data_dir;
+pub mod genesis;
+pub mod hex;
+pub mod logs;
+pub mod runtime;
+pub mod stack;
+pub mod toml_file;

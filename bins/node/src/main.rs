@@ -1,2 +1,30 @@
-//! The `peerage` binary.
-fn main() {}
+//! The `peerage` binary: parses the command line, does what it says, exits with what came of it.
+
+use clap::Parser;
+use peerage::{
+    cli::{Cli, Command},
+    commands::{self, CliError},
+};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&CliError::Io(error)),
+    };
+    let mut out = std::io::stdout();
+    let result = match Cli::parse().command {
+        Command::Client(command) => runtime.block_on(commands::execute(command, &mut out)),
+        Command::Run(args) => runtime.block_on(commands::run::execute(args)),
+        Command::Devnet(_) | Command::Verify(_) => Ok(()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &CliError) -> ExitCode {
+    eprintln!("peerage: {error}");
+    error.exit_code()
+}

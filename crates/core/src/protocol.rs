@@ -155,6 +155,36 @@ pub enum NetworkEvent {
     },
 }
 
+impl NetworkEvent {
+    /// A copy for another member of a composed protocol; `None` for a message, request or response, which has one owner.
+    pub fn share(&self) -> Option<Self> {
+        Some(match self {
+            Self::Message { .. } | Self::Request { .. } | Self::Response { .. } => return None,
+            Self::LinkUp { link, info } => Self::LinkUp { link: *link, info: info.clone() },
+            Self::LinkDown { link, closed } => Self::LinkDown { link: *link, closed: *closed },
+            Self::DialFailed { addr, expected, closed } => {
+                Self::DialFailed { addr: *addr, expected: *expected, closed: *closed }
+            }
+            Self::PeerUp { peer, info } => Self::PeerUp { peer: *peer, info: info.clone() },
+            Self::PeerDown { peer, closed } => Self::PeerDown { peer: *peer, closed: *closed },
+            Self::Shed { peer, command, reason } => Self::Shed { peer: *peer, command: *command, reason: *reason },
+            Self::Writable { peer } => Self::Writable { peer: *peer },
+            Self::PeerStats { peer, rtt } => Self::PeerStats { peer: *peer, rtt: *rtt },
+            Self::Heartbeat { peer, data } => Self::Heartbeat { peer: *peer, data: data.clone() },
+        })
+    }
+
+    /// The command of the message that this is about; for a response, the command of its request. It tells whose message
+    /// this is.
+    pub fn command(&self) -> Option<Command> {
+        match self {
+            Self::Message { message, .. } | Self::Request { message, .. } => Some(message.command),
+            Self::Response { command, .. } => Some(*command),
+            _ => None,
+        }
+    }
+}
+
 /// Why a protocol wants to be connected to somebody.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Want {

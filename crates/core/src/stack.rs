@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::{Action, Class, Done, JobId, LinkId, NetworkEvent, Now, PerClass, Protocol, Timestamp};
+use crate::{Action, Class, Command, Done, JobId, LinkId, NetworkEvent, Now, PerClass, Protocol, Timestamp};
 
 /// What a [`Stack`] gives its runner.
 pub enum Output<P: Protocol> {
@@ -68,11 +68,7 @@ impl<P: Protocol> Stack<P> {
 
     /// Puts an event without credit (peers, dials, statistics, heartbeats) into the inbox.
     pub fn push(&mut self, event: NetworkEvent) {
-        let class = match &event {
-            NetworkEvent::Message { message, .. } | NetworkEvent::Request { message, .. } => message.command.class(),
-            NetworkEvent::Response { command, .. } => command.class(),
-            _ => Class::Control,
-        };
+        let class = event.command().map_or(Class::Control, Command::class);
         self.inbox[class].push_back(Arrival { input: Input::Network(event), consumed: None });
     }
 
@@ -140,7 +136,7 @@ impl<P: Protocol> Stack<P> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Budget, Command, Layer, Message, NoJob, NodeId};
+    use crate::{Budget, Layer, Message, NoJob, NodeId};
     use core::time::Duration;
 
     /// Answers every message with two sends, and panics if it is fed before both were taken: the drained invariant.

@@ -1,1 +1,12 @@
 #![doc = include_str!("../README.md")]
+
+mod config;
+pub mod proto;
+
+pub use config::Config;
+pub use proto::{
+    discovery::{Command, Discovery, Event, KnownNode},
+    key::{DhtKey, Distance},
+    messages::{FIND, LIMITS, NODES, RECORD},
+    record::{NodeRecord, RecordBody, RecordError},
+};

@@ -1,1 +1,14 @@
 #![doc = include_str!("../README.md")]
+
+mod config;
+mod digest;
+mod link;
+mod network;
+mod node;
+mod queue;
+mod sim;
+mod work;
+
+pub use config::{Path, SimConfig};
+pub use node::{CrashAt, CrashPoint, NodeSpec, Resource, Traffic};
+pub use sim::Sim;

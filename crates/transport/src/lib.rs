@@ -2,3 +2,6 @@
 
 pub mod key_file;
 pub mod proto;
+
+#[cfg(feature = "tokio")]
+pub mod driver;

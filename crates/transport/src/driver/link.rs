@@ -5,9 +5,7 @@ use core::{
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::Duration,
 };
-use peerage_core::{
-    Account, CloseReason, Closed, Connection, ConnectionCommand, ConnectionEvent, LinkId, Timestamp,
-};
+use peerage_core::{Account, CloseReason, Closed, Connection, ConnectionCommand, ConnectionEvent, LinkId, Timestamp};
 use std::sync::Arc;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

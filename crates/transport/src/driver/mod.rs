@@ -38,6 +38,8 @@ use runner::Runner;
 pub struct DriverConfig {
     /// The ledger for everything that waits.
     pub budget: Budget,
+    /// The clock of the process: whoever builds machines and runs them should give them one.
+    pub clock: Clock,
     /// What may wait for one peer, in bytes. Default 4 MiB (architecture: "4 MiB a peer at most").
     pub owed_per_peer: usize,
     /// Connections in all, handshakes included; beyond this a new stream is closed unread. Default 1,024 (our guess: the
@@ -49,7 +51,13 @@ pub struct DriverConfig {
 
 impl Default for DriverConfig {
     fn default() -> Self {
-        Self { budget: Budget::default(), owed_per_peer: 4 << 20, max_links: 1024, compute_threads: 2 }
+        Self {
+            budget: Budget::default(),
+            clock: Clock::start(),
+            owed_per_peer: 4 << 20,
+            max_links: 1024,
+            compute_threads: 2,
+        }
     }
 }
 
@@ -78,6 +86,3 @@ where
     tokio::spawn(runner.run());
     Ok(handle)
 }
-
-#[cfg(test)]
-mod tests;

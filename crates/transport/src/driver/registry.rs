@@ -82,16 +82,20 @@ impl Registry {
     }
 
     pub(super) fn report(&self) -> Vec<LinkReport> {
-        let mut links: Vec<_> = self.0.iter().map(|entry| {
-            let (link, handle) = entry.pair();
-            LinkReport {
-                link: *link,
-                remote: handle.remote,
-                outbound: handle.outbound,
-                peer: handle.peer,
-                owed: handle.account.owed(),
-            }
-        }).collect();
+        let mut links: Vec<_> = self
+            .0
+            .iter()
+            .map(|entry| {
+                let (link, handle) = entry.pair();
+                LinkReport {
+                    link: *link,
+                    remote: handle.remote,
+                    outbound: handle.outbound,
+                    peer: handle.peer,
+                    owed: handle.account.owed(),
+                }
+            })
+            .collect();
         links.sort_by_key(|link| link.link);
         links
     }

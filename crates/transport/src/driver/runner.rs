@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use core::{net::SocketAddr, time::Duration};
 use peerage_core::{
-    Action, Budget, CloseReason, Closed, Command, Connection, ConnectionCommand, ConnectionEvent, Done, DropReason, Job,
-    JobId, LinkId, LinkInfo, Message, NetworkEvent, NodeId, Outbound, Outlet, Output, Pool, Protocol, RequestError,
-    RequestId, Stack,
+    Action, Budget, CloseReason, Closed, Command, Connection, ConnectionCommand, ConnectionEvent, Done, DropReason,
+    Job, JobId, LinkId, LinkInfo, Message, NetworkEvent, NodeId, Outbound, Outlet, Output, Pool, Protocol,
+    RequestError, RequestId, Stack,
 };
 use std::{collections::BTreeMap, io, sync::Arc};
 use tokio::{
@@ -117,8 +117,8 @@ where
             local_addr: fabric.local_addr(),
         };
         let runner = Self {
+            clock: config.clock,
             config,
-            clock: Clock::start(),
             fabric,
             security,
             registry,
@@ -289,11 +289,12 @@ where
         let command = message.command;
         let wire_id = self.number();
         let charged = self.config.budget.charge(Pool::Outbound, message.len()).map_err(|_| DropReason::OverBudget);
-        let sent = charged.and_then(|charge| self.outbound(to, &message, Arc::new(charge))).and_then(|(link, outbound)| {
-            self.asked.insert(wire_id, Asked { link, peer: to, id, command });
-            let sent = self.registry.command(link, ConnectionCommand::Request { id: wire_id, outbound, timeout });
-            if sent { Ok(()) } else { Err(DropReason::ConnectionLost) }
-        });
+        let sent =
+            charged.and_then(|charge| self.outbound(to, &message, Arc::new(charge))).and_then(|(link, outbound)| {
+                self.asked.insert(wire_id, Asked { link, peer: to, id, command });
+                let sent = self.registry.command(link, ConnectionCommand::Request { id: wire_id, outbound, timeout });
+                if sent { Ok(()) } else { Err(DropReason::ConnectionLost) }
+            });
         if let Err(reason) = sent {
             metrics::counter!("peerage_messages_dropped_total", "reason" => reason.label()).increment(1);
             self.asked.remove(&wire_id);
@@ -354,8 +355,7 @@ where
         let (sender, commands) = mpsc::unbounded_channel();
         let account = Budget::account(self.config.owed_per_peer);
         let outbound = dialled.is_some();
-        let handle =
-            LinkHandle { remote, outbound, peer: None, account, starved: Arc::default(), commands: sender };
+        let handle = LinkHandle { remote, outbound, peer: None, account, starved: Arc::default(), commands: sender };
         if !self.heartbeat.is_empty() {
             // The receiver is in our hands: this cannot fail.
             let _received = handle.commands.send(ConnectionCommand::Heartbeat(self.heartbeat.clone()));
@@ -414,7 +414,12 @@ where
         match event {
             ConnectionEvent::Message { message, charge } => {
                 let (class, bytes) = (message.command.class(), message.len());
-                self.stack.push_from(link, class, bytes, NetworkEvent::Message { peer, message, charge: charge.transfer(Pool::Inbox) });
+                self.stack.push_from(
+                    link,
+                    class,
+                    bytes,
+                    NetworkEvent::Message { peer, message, charge: charge.transfer(Pool::Inbox) },
+                );
             }
             ConnectionEvent::Request { id, message, charge } => {
                 let name = RequestId(self.number());

@@ -57,17 +57,11 @@ impl<P: Protocol> Protocol for Managed<P> {
 
     fn handle_network(&mut self, now: Now, event: NetworkEvent) {
         self.last = now;
-        match &event {
-            NetworkEvent::LinkUp { .. } | NetworkEvent::LinkDown { .. } => return self.peers.handle_network(now, event),
-            NetworkEvent::DialFailed { addr, expected, closed } => {
-                let (addr, expected, closed) = (*addr, *expected, *closed);
-                self.peers.handle_network(now, NetworkEvent::DialFailed { addr, expected, closed });
-            }
-            NetworkEvent::PeerStats { peer, rtt } => {
-                let (peer, rtt) = (*peer, *rtt);
-                self.peers.handle_network(now, NetworkEvent::PeerStats { peer, rtt });
-            }
-            _ => {}
+        if matches!(event, NetworkEvent::LinkUp { .. } | NetworkEvent::LinkDown { .. }) {
+            return self.peers.handle_network(now, event);
+        }
+        if let Some(news) = event.share() {
+            self.peers.handle_network(now, news);
         }
         self.upper.handle_network(now, event);
     }

@@ -4,7 +4,7 @@ use core::{net::SocketAddr, time::Duration};
 use std::sync::Arc;
 
 use peerage_core::{Budget, Class, Message, NetworkId};
-use peerage_wire::{Magic, limits::Limits};
+use peerage_wire::{Limits, Magic};
 use rand_core::CryptoRng;
 
 use super::credit;
@@ -36,7 +36,7 @@ pub struct ConnectionConfig {
     /// Where the node listens, to tell the peers; the first four count.
     pub listen: Vec<SocketAddr>,
     /// How long a message of each command may be. A command that no table names is skipped on arrival.
-    pub limits: Limits,
+    pub limits: Arc<Limits>,
     /// Pays for messages while they arrive and until the stack is done with them.
     pub budget: Budget,
     /// The X25519 key of this process.
@@ -57,7 +57,7 @@ impl ConnectionConfig {
         keypair: Arc<Keypair>,
         network: NetworkId,
         magic: Magic,
-        limits: Limits,
+        limits: Arc<Limits>,
         budget: Budget,
         rng: &mut impl CryptoRng,
     ) -> Self {

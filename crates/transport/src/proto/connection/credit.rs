@@ -100,11 +100,6 @@ impl ReceiveCredit {
         self.due[class] = self.due[class].saturating_add(bytes).min(self.used[class]);
     }
 
-    /// Whether [`next_grant`](Self::next_grant) has something to return.
-    pub(super) fn grants(&self) -> bool {
-        self.due.iter().any(|(class, due)| *due > 0 && *due >= batch(class))
-    }
-
     /// What is due, highest class first, once it is worth a message.
     pub(super) fn next_grant(&mut self) -> Option<Grant> {
         let class = Class::ALL.into_iter().find(|class| self.due[*class] > 0 && self.due[*class] >= batch(*class))?;
@@ -135,9 +130,8 @@ mod tests {
         credit.consume(Class::Signal, 100 << 10);
         assert_eq!(credit.next_grant(), None, "less than a quarter is not worth a message");
         credit.consume(Class::Signal, 1 << 30);
-        assert!(credit.grants());
         assert_eq!(credit.next_grant(), Some(Grant { class: Class::Signal as u8, bytes: 200 << 10 }));
-        assert!(!credit.grants());
+        assert_eq!(credit.next_grant(), None);
         credit.arrive(Class::Signal, window(Class::Signal)).expect("all of it is free again");
         assert_eq!(credit.arrive(Class::Signal, 1), Err(CloseReason::CreditExceeded));
         credit.arrive(Class::Bulk, 1).expect("another class has its own");
@@ -153,6 +147,8 @@ mod tests {
         assert_eq!(credit.earn(grant(0, 1)), Err(CloseReason::MalformedMessage), "control has no credit");
         assert_eq!(credit.earn(grant(5, 1)), Err(CloseReason::MalformedMessage), "no such class");
         assert_eq!(credit.earn(grant(4, 1000)), Ok(()));
-        assert!(credit.covers(Class::Bulk, window(Class::Bulk)) && !credit.covers(Class::Bulk, window(Class::Bulk) + 1));
+        assert!(
+            credit.covers(Class::Bulk, window(Class::Bulk)) && !credit.covers(Class::Bulk, window(Class::Bulk) + 1)
+        );
     }
 }

@@ -63,13 +63,7 @@ pub(super) struct Heartbeat {
 
 impl Heartbeat {
     /// The first ping is due at once, so that there is a round-trip time from the start.
-    pub(super) fn new(
-        now: Timestamp,
-        nonce: u64,
-        interval: Duration,
-        dead_after: Duration,
-        data: Bytes,
-    ) -> Self {
+    pub(super) fn new(now: Timestamp, nonce: u64, interval: Duration, dead_after: Duration, data: Bytes) -> Self {
         let (ping, asked, heard) = (Some(nonce), now, now);
         Self { interval, dead_after, heard, asked, ping, sent: None, pong: None, srtt: None, data }
     }
@@ -101,11 +95,6 @@ impl Heartbeat {
             self.ping = Some(nonce());
         }
         Ok(())
-    }
-
-    /// Whether a ping or a pong is to be sent.
-    pub(super) const fn is_due(&self) -> bool {
-        self.ping.is_some() || self.pong.is_some()
     }
 
     /// The ping to send at this very moment.

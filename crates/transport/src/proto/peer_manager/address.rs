@@ -30,7 +30,12 @@ impl AddressPolicy {
                 let [a, b, ..] = ip.octets();
                 let carrier_nat = a == 100 && b & 0xc0 == 64; // RFC 6598: 100.64.0.0/10
                 let reserved = a == 0 || a >= 240; // RFC 1122, 3.2.1.3; RFC 1112, 4
-                !(ip.is_private() || ip.is_link_local() || ip.is_multicast() || ip.is_broadcast() || carrier_nat || reserved)
+                !(ip.is_private()
+                    || ip.is_link_local()
+                    || ip.is_multicast()
+                    || ip.is_broadcast()
+                    || carrier_nat
+                    || reserved)
             }
             IpAddr::V6(ip) => match ip.to_ipv4_mapped() {
                 Some(v4) => self.allows_ip(IpAddr::V4(v4)),
@@ -59,9 +64,23 @@ mod tests {
     #[test]
     fn learned_addresses_never_aim_at_somebody_elses_house() {
         let refused = [
-            "127.0.0.1:4000", "10.0.0.1:4000", "192.168.1.1:4000", "172.16.0.1:4000", "169.254.0.1:4000", "224.0.0.1:4000",
-            "0.0.0.0:4000", "255.255.255.255:4000", "100.64.0.1:4000", "240.0.0.1:4000", "8.8.8.8:25", "[::1]:4000",
-            "[::]:4000", "[fe80::1]:4000", "[fd00::1]:4000", "[ff02::1]:4000", "[::ffff:10.0.0.1]:4000",
+            "127.0.0.1:4000",
+            "10.0.0.1:4000",
+            "192.168.1.1:4000",
+            "172.16.0.1:4000",
+            "169.254.0.1:4000",
+            "224.0.0.1:4000",
+            "0.0.0.0:4000",
+            "255.255.255.255:4000",
+            "100.64.0.1:4000",
+            "240.0.0.1:4000",
+            "8.8.8.8:25",
+            "[::1]:4000",
+            "[::]:4000",
+            "[fe80::1]:4000",
+            "[fd00::1]:4000",
+            "[ff02::1]:4000",
+            "[::ffff:10.0.0.1]:4000",
         ];
         for addr in refused {
             assert!(!AddressPolicy::Public.allows(addr.parse().expect(addr)), "{addr}");

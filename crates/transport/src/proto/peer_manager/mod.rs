@@ -17,8 +17,8 @@ mod tests;
 
 use core::{net::SocketAddr, time::Duration};
 use peerage_core::{
-    Action, CloseReason, Closed, Done, Fault, JobId, LinkId, LinkInfo, NetworkEvent, NoJob, NodeId, Now, Outlet, Protocol,
-    Seed, SeededRng, Timers, Timestamp, UnixMillis, Want,
+    Action, CloseReason, Closed, Done, Fault, JobId, LinkId, LinkInfo, NetworkEvent, NoJob, NodeId, Now, Outlet,
+    Protocol, Seed, SeededRng, Timers, Timestamp, UnixMillis, Want,
 };
 use std::collections::{BTreeMap, VecDeque};
 
@@ -315,7 +315,8 @@ impl PeerManager {
             let spread: [u8; 32] = core::array::from_fn(|i| peer.as_bytes()[i] ^ local[i]);
             (core::cmp::Reverse(entry.last_good), entry.failures, spread)
         });
-        let chosen: Vec<_> = reserved.into_iter().chain(others.into_iter().take(missing)).map(|(peer, _)| *peer).collect();
+        let chosen: Vec<_> =
+            reserved.into_iter().chain(others.into_iter().take(missing)).map(|(peer, _)| *peer).collect();
         for peer in chosen {
             self.dial(now, peer, false);
         }

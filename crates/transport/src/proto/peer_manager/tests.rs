@@ -62,7 +62,10 @@ impl Bench {
 
     fn dial_fails(&mut self, number: u8, reason: CloseReason) {
         let closed = Closed::by_network(reason);
-        self.manager.handle_network(self.now, NetworkEvent::DialFailed { addr: addr(number), expected: Some(id(number)), closed });
+        self.manager.handle_network(
+            self.now,
+            NetworkEvent::DialFailed { addr: addr(number), expected: Some(id(number)), closed },
+        );
     }
 }
 
@@ -154,7 +157,8 @@ fn who_was_good_is_remembered_and_comes_first_after_a_restart() {
     bench.now.mono = bench.now.mono + REMEMBER_AFTER;
     bench.manager.handle_timeout(bench.now);
     let told = core::iter::from_fn(|| bench.manager.poll_action());
-    let told: Vec<_> = told.filter_map(|action| if let Action::Emit(event) = action { Some(event) } else { None }).collect();
+    let told: Vec<_> =
+        told.filter_map(|action| if let Action::Emit(event) = action { Some(event) } else { None }).collect();
     assert_eq!(told, [PeerEvent::Remember(vec![known(3)])], "an inbound peer counts with the address it listens on");
 
     let mut restarted = Bench::new(|config| {

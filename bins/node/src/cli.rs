@@ -1,0 +1,360 @@
+//! The command line.
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use core::{fmt, net::SocketAddr, time::Duration};
+use peerage_transport::key_file::KeyKind;
+use std::path::PathBuf;
+
+use crate::config::{Layer, LogFormat, LogLayer, Seed};
+
+/// A node that proves itself, finds its peers and agrees with them on a ledger.
+#[derive(Debug, Parser)]
+#[command(name = "peerage", version, about, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// What needs no node in this process.
+    #[command(flatten)]
+    Client(ClientCommand),
+    /// Run the node of a data directory until it is told to stop.
+    Run(RunArgs),
+    /// Run a network of nodes on this machine under load, then verify it.
+    Devnet(DevnetArgs),
+    /// Check the stores of stopped nodes: every block, every signature, the state, and that they agree.
+    Verify(VerifyArgs),
+}
+
+/// Commands that work on files or talk to a running node.
+#[derive(Debug, Subcommand)]
+pub enum ClientCommand {
+    /// Make a data directory: keys, configuration, and a genesis for a new network unless one is given.
+    Init(InitArgs),
+    /// How a running node is.
+    Status(QueryArgs),
+    /// With whom a running node is connected.
+    Peers(QueryArgs),
+    /// Sign a transaction and give it to a running node.
+    #[command(subcommand)]
+    Tx(TxCommand),
+    /// What a key holds, as a running node knows it.
+    Get(GetArgs),
+    /// Make and show key files.
+    #[command(subcommand)]
+    Key(KeyCommand),
+}
+
+/// Arguments of `init`.
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// The data directory; created if need be. What is there already is kept.
+    #[arg(long, value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Genesis of the network to join.
+    #[arg(long, value_name = "FILE")]
+    pub genesis: Option<PathBuf>,
+    /// Name of the network to start, with this node as its only producer.
+    #[arg(long, value_name = "NAME", default_value = "local", conflicts_with = "genesis")]
+    pub network: String,
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The data directory.
+    #[arg(long, value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Stop when standard input ends, so that the node does not outlive the process that started it.
+    #[arg(long, hide = true)]
+    pub exit_with_stdin: bool,
+    /// Settings that win over environment and file.
+    #[command(flatten)]
+    pub settings: SettingArgs,
+}
+
+/// Settings on the command line.
+#[derive(Clone, Debug, Default, Args)]
+pub struct SettingArgs {
+    /// Where to listen for peers.
+    #[arg(long, value_name = "IP:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// The address at which others reach this node.
+    #[arg(long, value_name = "IP:PORT")]
+    pub advertise: Option<SocketAddr>,
+    /// A node to begin with; may be given many times.
+    #[arg(long = "seed", value_name = "NODEID@HOST:PORT")]
+    pub seeds: Vec<Seed>,
+    /// How many peers to want.
+    #[arg(long, value_name = "N")]
+    pub target_peers: Option<usize>,
+    /// How many peers to admit.
+    #[arg(long, value_name = "N")]
+    pub max_peers: Option<usize>,
+    /// Memory for what is kept because others asked for it.
+    #[arg(long, value_name = "BYTES")]
+    pub budget_bytes: Option<usize>,
+    /// Whether acknowledged transactions survive a crash of this node.
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set)]
+    pub outbox: Option<bool>,
+    /// What to log, e.g. "info,peerage_gossip=debug".
+    #[arg(long = "log", value_name = "FILTER")]
+    pub log_filter: Option<String>,
+    /// How log lines look.
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+}
+
+impl From<SettingArgs> for Layer {
+    fn from(args: SettingArgs) -> Self {
+        Self {
+            listen: args.listen,
+            advertise: args.advertise,
+            seeds: (!args.seeds.is_empty()).then_some(args.seeds),
+            target_peers: args.target_peers,
+            max_peers: args.max_peers,
+            budget_bytes: args.budget_bytes,
+            outbox: args.outbox,
+            log: LogLayer { filter: args.log_filter, format: args.log_format },
+        }
+    }
+}
+
+/// Arguments of `devnet`.
+#[derive(Debug, Args)]
+pub struct DevnetArgs {
+    /// How many nodes.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub nodes: u16,
+    /// Transactions a second.
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub rate: u32,
+    /// How long the load lasts, e.g. 20s, 5m; until Ctrl-C if not given.
+    #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
+    pub duration: Option<Duration>,
+    /// Where the nodes' directories are made; a temporary directory if not given.
+    #[arg(long, value_name = "PATH")]
+    pub dir: Option<PathBuf>,
+    /// Print the result as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `status` and `peers`.
+#[derive(Debug, Args)]
+pub struct QueryArgs {
+    /// The data directory of the node.
+    #[arg(long, value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Operations of `tx`.
+#[derive(Debug, Subcommand)]
+pub enum TxCommand {
+    /// Set a key.
+    Put {
+        /// What all operations share.
+        #[command(flatten)]
+        tx: TxArgs,
+        /// The value.
+        #[arg(value_name = "VALUE")]
+        value: String,
+    },
+    /// Remove a key.
+    Delete {
+        /// What all operations share.
+        #[command(flatten)]
+        tx: TxArgs,
+    },
+}
+
+/// What all operations of `tx` share.
+#[derive(Debug, Args)]
+pub struct TxArgs {
+    /// The data directory of the node.
+    #[arg(long, value_name = "DIR")]
+    pub dir: PathBuf,
+    /// The account key that signs; the node never sees it.
+    #[arg(long, value_name = "FILE")]
+    pub key_file: PathBuf,
+    /// The version that the key must have; 0 if it must be absent. The present one if not given.
+    #[arg(long, value_name = "N")]
+    pub expected_version: Option<u64>,
+    /// Wait until the transaction is in a block, and fail if it did not take effect.
+    #[arg(long)]
+    pub wait: bool,
+    /// How long to wait at most.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration, requires = "wait")]
+    pub timeout: Duration,
+    /// Key and value are hexadecimal.
+    #[arg(long)]
+    pub hex: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// The key.
+    #[arg(value_name = "KEY")]
+    pub key: String,
+}
+
+/// Arguments of `get`.
+#[derive(Debug, Args)]
+pub struct GetArgs {
+    /// The data directory of the node.
+    #[arg(long, value_name = "DIR")]
+    pub dir: PathBuf,
+    /// The key is hexadecimal, and so is what is printed.
+    #[arg(long)]
+    pub hex: bool,
+    /// Print JSON, with version, height and proof.
+    #[arg(long)]
+    pub json: bool,
+    /// The key.
+    #[arg(value_name = "KEY")]
+    pub key: String,
+}
+
+/// Arguments of `verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// Data directories of stopped nodes, of one network; may be given many times.
+    #[arg(long = "dir", value_name = "DIR", required = true, num_args = 1..)]
+    pub dirs: Vec<PathBuf>,
+    /// A file with the ids of acknowledged transactions, one a line: each must be in the chain.
+    #[arg(long, value_name = "FILE")]
+    pub journal: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Operations of `key`.
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Make a key file and print the public key. A file that is there is never overwritten.
+    New(KeyArgs),
+    /// Print the public key of a key file.
+    Show(KeyArgs),
+}
+
+/// Arguments of `key new` and `key show`.
+#[derive(Debug, Args)]
+pub struct KeyArgs {
+    /// The key file.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// What the key is for.
+    #[arg(long, value_name = "KIND")]
+    pub kind: Kind,
+}
+
+/// What a key is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// Signs transactions.
+    Account,
+    /// Who a node is.
+    Identity,
+    /// Signs blocks.
+    Producer,
+}
+
+impl From<Kind> for KeyKind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Account => Self::Account,
+            Kind::Identity => Self::Identity,
+            Kind::Producer => Self::Producer,
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Account => "account",
+            Self::Identity => "identity",
+            Self::Producer => "producer",
+        })
+    }
+}
+
+/// A whole number with a unit: ms, s, m or h.
+fn parse_duration(text: &str) -> Result<Duration, &'static str> {
+    const EXPECTED: &str = "a whole number with a unit is expected: 500ms, 20s, 5m or 1h";
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let number: u64 = text[..digits].parse().map_err(|_| EXPECTED)?;
+    let millis = match &text[digits..] {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(EXPECTED),
+    };
+    number.checked_mul(millis).map(Duration::from_millis).ok_or("too long")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{CommandFactory, error::ErrorKind};
+
+    fn parse(line: &str) -> Result<Command, clap::Error> {
+        Cli::try_parse_from(line.split(' ')).map(|cli| cli.command)
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_become_a_layer_of_settings_and_unsaid_ones_stay_unsaid() {
+        let id = "ab".repeat(32);
+        let line = format!("peerage run --dir d --listen 1.2.3.4:5 --seed {id}@a:1 --seed {id}@b:2 --log-format json");
+        let Ok(Command::Run(args)) = parse(&line) else { panic!("valid") };
+        let layer = Layer::from(args.settings);
+        assert_eq!(layer.listen, Some(([1, 2, 3, 4], 5).into()));
+        assert_eq!(layer.seeds.map(|seeds| seeds.len()), Some(2));
+        assert_eq!((layer.log.format, layer.log.filter, layer.outbox), (Some(LogFormat::Json), None, None));
+        let Ok(Command::Run(args)) = parse("peerage run --dir d --outbox false") else { panic!("valid") };
+        assert_eq!(Layer::from(args.settings), Layer { outbox: Some(false), ..Layer::default() });
+    }
+
+    #[test]
+    fn usage_errors_are_found_while_parsing_and_exit_with_2() {
+        for (line, kind) in [
+            ("peerage", ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand),
+            ("peerage run", ErrorKind::MissingRequiredArgument),
+            ("peerage run --dir d --seed x", ErrorKind::ValueValidation),
+            ("peerage devnet --nodes 0", ErrorKind::ValueValidation),
+            ("peerage devnet --for 20", ErrorKind::ValueValidation),
+            ("peerage init --dir d --genesis g --network n", ErrorKind::ArgumentConflict),
+            ("peerage tx put --dir d --key-file k key", ErrorKind::MissingRequiredArgument),
+            ("peerage key new f --kind king", ErrorKind::InvalidValue),
+        ] {
+            let error = parse(line).expect_err(line);
+            assert_eq!((error.kind(), error.exit_code()), (kind, 2), "{line}");
+        }
+        let Ok(Command::Devnet(args)) = parse("peerage devnet --for 5m") else { panic!("valid") };
+        assert_eq!((args.nodes, args.rate, args.duration), (5, 50, Some(Duration::from_secs(300))));
+        let Ok(Command::Verify(args)) = parse("peerage verify --dir a --dir b c") else { panic!("valid") };
+        assert_eq!(args.dirs.len(), 3);
+    }
+
+    #[test]
+    fn a_duration_has_a_unit_and_fits() {
+        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_duration("2h"), Ok(Duration::from_secs(7200)));
+        for text in ["", "s", "5", "5 s", "-5s", "5d", "1é", "99999999999999999999s", "18446744073709551615h"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,494 @@
+//! Configuration: what the node was told, from file, environment and flags, and what follows from it.
+//!
+//! Flags win over `PEERAGE_*` variables, those over the file, that over the defaults. A [`NodeConfig`] exists only if all
+//! of it makes sense.
+
+use core::{fmt, net::SocketAddr, str::FromStr};
+use peerage_core::{Budget, NodeId};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+use thiserror::Error;
+
+use crate::toml_file::{Schema, TomlError, TomlFile, nearest};
+
+/// Port on which a node listens if nothing else is said. Our guess: not assigned by IANA, above the privileged ones.
+pub const DEFAULT_PORT: u16 = 4477;
+/// Peers that a node wants. 8: outbound connections of a Bitcoin node (BIP 155 era default), our guess for ours.
+pub const DEFAULT_TARGET_PEERS: usize = 8;
+/// Peers that a node admits. 64: our guess at what a small server serves easily.
+pub const DEFAULT_MAX_PEERS: usize = 64;
+/// Nobody needs more peers than this; a guard against slips. Our guess: below the usual limit of open files.
+const MOST_PEERS: usize = 1000;
+/// Less memory does not even hold a few of the largest messages. Our guess: sixteen of them.
+const LEAST_BUDGET_BYTES: usize = 32 << 20;
+/// What is logged if nothing else is said.
+const DEFAULT_FILTER: &str = "info";
+
+/// The keys of `config.toml`.
+pub const SCHEMA: Schema = &[
+    ("", &["listen", "advertise", "seeds", "target_peers", "max_peers", "budget_bytes", "outbox", "log"]),
+    ("log", &["filter", "format"]),
+];
+
+/// The variables of the environment.
+const VARIABLES: &[&str] = &[
+    "PEERAGE_LISTEN",
+    "PEERAGE_ADVERTISE",
+    "PEERAGE_SEEDS",
+    "PEERAGE_TARGET_PEERS",
+    "PEERAGE_MAX_PEERS",
+    "PEERAGE_BUDGET_BYTES",
+    "PEERAGE_OUTBOX",
+    "PEERAGE_LOG_FILTER",
+    "PEERAGE_LOG_FORMAT",
+];
+
+/// Why there is no configuration. The operator's to mend; each says where.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file.
+    #[error(transparent)]
+    File(#[from] TomlError),
+    /// A variable that looks like a misspelt one of ours.
+    #[error("unknown environment variable {name}; did you mean {suggestion}?")]
+    UnknownVariable {
+        /// As it is set.
+        name: String,
+        /// As it was probably meant.
+        suggestion: &'static str,
+    },
+    /// A variable whose value does not parse.
+    #[error("environment variable {name}: {reason}")]
+    Variable {
+        /// Which.
+        name: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A setting that makes no sense, alone or beside the others.
+    #[error("{setting}, from {origin}: {reason}")]
+    Invalid {
+        /// Which.
+        setting: &'static str,
+        /// Where its value was given.
+        origin: Origin,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// Where a value comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Nobody said anything.
+    Default,
+    /// The file, on this line.
+    File(PathBuf, usize),
+    /// A variable of the environment.
+    Variable(&'static str),
+    /// A flag of the command line.
+    Flag,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("the default"),
+            Self::File(path, line) => write!(f, "{}:{line}", path.display()),
+            Self::Variable(name) => write!(f, "environment variable {name}"),
+            Self::Flag => f.write_str("the command line"),
+        }
+    }
+}
+
+/// A node that is known from the start. Written `nodeid@host:port`, an IPv6 address in brackets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Seed {
+    id: NodeId,
+    host: String,
+    port: u16,
+}
+
+impl Seed {
+    /// Who must answer there.
+    pub const fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// A name to be resolved, or an address without brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Never 0.
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+/// Text that is no seed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum ParseSeedError {
+    /// No `@`, or no `:` behind it.
+    #[error("a seed is written nodeid@host:port")]
+    Shape,
+    /// What stands before the `@` is no identity.
+    #[error("before the @ of a seed stands a node's identity, 64 hexadecimal digits: see `peerage key show`")]
+    Id,
+    /// What stands between `@` and the last `:` is no name and no address.
+    #[error("a seed's host is a name, an IPv4 address, or an IPv6 address in brackets")]
+    Host,
+    /// What stands behind the last `:` is no port.
+    #[error("a seed's port is a number from 1 to 65535")]
+    Port,
+}
+
+impl FromStr for Seed {
+    type Err = ParseSeedError;
+
+    fn from_str(text: &str) -> Result<Self, ParseSeedError> {
+        let (id, place) = text.split_once('@').ok_or(ParseSeedError::Shape)?;
+        let (host, port) = place.rsplit_once(':').ok_or(ParseSeedError::Shape)?;
+        let id = id.parse().map_err(|_| ParseSeedError::Id)?;
+        let host = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            Some(address) => address.parse::<std::net::Ipv6Addr>().map_err(|_| ParseSeedError::Host)?.to_string(),
+            None => host.to_owned(),
+        };
+        let in_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        // 253: the longest name that the DNS can carry (RFC 1035, 2.3.4, as text).
+        if host.is_empty() || host.len() > 253 || !(host.contains(':') || host.chars().all(in_name)) {
+            return Err(ParseSeedError::Host);
+        }
+        if host.contains(':') && !place.starts_with('[') {
+            return Err(ParseSeedError::Host);
+        }
+        let port = port.parse().ok().filter(|port| *port != 0).ok_or(ParseSeedError::Port)?;
+        Ok(Self { id, host, port })
+    }
+}
+
+impl fmt::Display for Seed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, host, port } = self;
+        if host.contains(':') { write!(f, "{id}@[{host}]:{port}") } else { write!(f, "{id}@{host}:{port}") }
+    }
+}
+
+impl TryFrom<String> for Seed {
+    type Error = ParseSeedError;
+
+    fn try_from(text: String) -> Result<Self, ParseSeedError> {
+        text.parse()
+    }
+}
+
+impl From<Seed> for String {
+    fn from(seed: Seed) -> Self {
+        seed.to_string()
+    }
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line, for machines.
+    Json,
+}
+
+impl FromStr for LogFormat {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err("`text` or `json` is expected"),
+        }
+    }
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    filter: String,
+    format: LogFormat,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { filter: DEFAULT_FILTER.to_owned(), format: LogFormat::default() }
+    }
+}
+
+impl LogConfig {
+    /// Directives as `tracing-subscriber` reads them, e.g. `info,peerage_gossip=debug`; they parse.
+    pub fn filter(&self) -> &str {
+        &self.filter
+    }
+
+    /// How lines look.
+    pub const fn format(&self) -> LogFormat {
+        self.format
+    }
+}
+
+/// One layer of settings: what a file, the environment or the flags say, the rest unsaid.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Layer {
+    /// See [`NodeConfig::listen`].
+    pub listen: Option<SocketAddr>,
+    /// See [`NodeConfig::advertise`].
+    pub advertise: Option<SocketAddr>,
+    /// See [`NodeConfig::seeds`]. A layer replaces the list of the layer below.
+    pub seeds: Option<Vec<Seed>>,
+    /// See [`NodeConfig::target_peers`].
+    pub target_peers: Option<usize>,
+    /// See [`NodeConfig::max_peers`].
+    pub max_peers: Option<usize>,
+    /// See [`NodeConfig::budget_bytes`].
+    pub budget_bytes: Option<usize>,
+    /// See [`NodeConfig::outbox`].
+    pub outbox: Option<bool>,
+    /// See [`NodeConfig::log`].
+    #[serde(default)]
+    pub log: LogLayer,
+}
+
+/// The part of a [`Layer`] about logs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogLayer {
+    /// See [`LogConfig::filter`].
+    pub filter: Option<String>,
+    /// See [`LogConfig::format`].
+    pub format: Option<LogFormat>,
+}
+
+/// The configuration of a node. It makes sense as a whole: there is no other way to get one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeConfig {
+    data_dir: PathBuf,
+    listen: SocketAddr,
+    advertise: Option<SocketAddr>,
+    seeds: Vec<Seed>,
+    target_peers: usize,
+    max_peers: usize,
+    budget_bytes: usize,
+    outbox: bool,
+    log: LogConfig,
+}
+
+impl NodeConfig {
+    /// The configuration of the node in `data_dir`: its `config.toml` if there is one, then `environment` (all of it;
+    /// foreign variables are passed over), then `flags`.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn load(
+        data_dir: &Path,
+        environment: impl IntoIterator<Item = (String, String)>,
+        flags: Layer,
+    ) -> Result<Self, ConfigError> {
+        let path = data_dir.join("config.toml");
+        let file = match TomlFile::<Layer>::load(&path, SCHEMA) {
+            Err(TomlError::Read { reason, .. }) if reason.kind() == std::io::ErrorKind::NotFound => None,
+            read => Some(read?),
+        };
+        Self::resolve(data_dir, file, environment, flags)
+    }
+
+    /// The same from a file that is read already.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn resolve(
+        data_dir: &Path,
+        file: Option<TomlFile<Layer>>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        flags: Layer,
+    ) -> Result<Self, ConfigError> {
+        let environment = layer_of(environment)?;
+        let (written, at) = match file {
+            Some(file) => (file.value.clone(), Some(file)),
+            None => (Layer::default(), None),
+        };
+        let origins = Origins { file: at, environment: environment.clone(), flags: flags.clone() };
+        let origin = |setting| origins.of(setting);
+        let invalid = |setting, reason: &str| {
+            Err(ConfigError::Invalid { setting, origin: origin(setting), reason: reason.to_owned() })
+        };
+        macro_rules! pick {
+            ($($field:ident).+) => { flags.$($field).+.clone().or(environment.$($field).+).or(written.$($field).+) };
+        }
+        let any = SocketAddr::from(([0, 0, 0, 0], DEFAULT_PORT));
+        let config = Self {
+            data_dir: data_dir.to_owned(),
+            listen: pick!(listen).unwrap_or(any),
+            advertise: pick!(advertise),
+            seeds: pick!(seeds).unwrap_or_default(),
+            target_peers: pick!(target_peers).unwrap_or(DEFAULT_TARGET_PEERS),
+            max_peers: pick!(max_peers).unwrap_or(DEFAULT_MAX_PEERS),
+            budget_bytes: pick!(budget_bytes).unwrap_or(Budget::DEFAULT_CAP),
+            outbox: pick!(outbox).unwrap_or(true),
+            log: LogConfig {
+                filter: pick!(log.filter).unwrap_or_else(|| DEFAULT_FILTER.to_owned()),
+                format: pick!(log.format).unwrap_or_default(),
+            },
+        };
+        if config.advertise.is_some_and(|addr| addr.ip().is_unspecified() || addr.port() == 0) {
+            return invalid("advertise", "others cannot dial this: give the address at which they reach the node");
+        }
+        if config.max_peers == 0 || config.max_peers > MOST_PEERS {
+            return invalid("max_peers", &format!("1 to {MOST_PEERS} are possible"));
+        }
+        if config.target_peers == 0 || config.target_peers > config.max_peers {
+            return invalid("target_peers", &format!("1 to {} (`max_peers`) are possible", config.max_peers));
+        }
+        if config.budget_bytes < LEAST_BUDGET_BYTES {
+            return invalid("budget_bytes", &format!("a node needs {LEAST_BUDGET_BYTES} at least"));
+        }
+        if let Err(error) = tracing_subscriber::EnvFilter::builder().parse(&config.log.filter) {
+            return invalid("log.filter", &error.to_string());
+        }
+        Ok(config)
+    }
+
+    /// The data directory.
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// Where the node listens; port 0 lets the system choose. Default: all IPv4 addresses, [`DEFAULT_PORT`].
+    pub const fn listen(&self) -> SocketAddr {
+        self.listen
+    }
+
+    /// The address that others are told; a concrete address and port. Default: whatever others see.
+    pub const fn advertise(&self) -> Option<SocketAddr> {
+        self.advertise
+    }
+
+    /// Nodes to begin with. Default: none.
+    pub fn seeds(&self) -> &[Seed] {
+        &self.seeds
+    }
+
+    /// How many peers the node wants: from 1 to [`max_peers`](Self::max_peers).
+    pub const fn target_peers(&self) -> usize {
+        self.target_peers
+    }
+
+    /// How many peers the node admits.
+    pub const fn max_peers(&self) -> usize {
+        self.max_peers
+    }
+
+    /// Bytes that the node keeps at most because others asked for it.
+    pub const fn budget_bytes(&self) -> usize {
+        self.budget_bytes
+    }
+
+    /// Whether acknowledged transactions survive a crash of this node. Default: yes.
+    pub const fn outbox(&self) -> bool {
+        self.outbox
+    }
+
+    /// What is logged, and how.
+    pub const fn log(&self) -> &LogConfig {
+        &self.log
+    }
+}
+
+/// What each layer said, to tell where a value comes from.
+struct Origins {
+    file: Option<TomlFile<Layer>>,
+    environment: Layer,
+    flags: Layer,
+}
+
+impl Origins {
+    fn of(&self, setting: &'static str) -> Origin {
+        let says = |layer: &Layer| match setting {
+            "advertise" => layer.advertise.is_some(),
+            "target_peers" => layer.target_peers.is_some(),
+            "max_peers" => layer.max_peers.is_some(),
+            "budget_bytes" => layer.budget_bytes.is_some(),
+            "log.filter" => layer.log.filter.is_some(),
+            _ => false,
+        };
+        let variable = format!("PEERAGE_{}", setting.replace('.', "_").to_uppercase());
+        match &self.file {
+            _ if says(&self.flags) => Origin::Flag,
+            _ if says(&self.environment) => {
+                VARIABLES.iter().find(|name| **name == variable).map_or(Origin::Default, |name| Origin::Variable(name))
+            }
+            Some(file) if says(&file.value) => Origin::File(file.path().to_owned(), file.line(setting)),
+            _ => Origin::Default,
+        }
+    }
+}
+
+fn layer_of(environment: impl IntoIterator<Item = (String, String)>) -> Result<Layer, ConfigError> {
+    let mut ours = BTreeMap::new();
+    for (name, value) in environment {
+        if !name.starts_with("PEERAGE_") {
+            continue;
+        }
+        match VARIABLES.iter().find(|known| **known == name) {
+            Some(known) => {
+                ours.insert(*known, value);
+            }
+            // Only what looks like a slip is refused: orchestrators put variables of their own beside ours, e.g.
+            // `PEERAGE_SERVICE_HOST` for a service of this name. The prefix is left out, or everything would be near.
+            None => {
+                let known = VARIABLES.iter().find(|known| {
+                    nearest(name.trim_start_matches("PEERAGE_"), &[known.trim_start_matches("PEERAGE_")]).is_some()
+                });
+                if let Some(suggestion) = known {
+                    return Err(ConfigError::UnknownVariable { name, suggestion });
+                }
+            }
+        }
+    }
+    let mut take = |name| (name, ours.remove(name));
+    let seeds = match take("PEERAGE_SEEDS") {
+        (_, None) => None,
+        (_, Some(text)) if text.trim().is_empty() => Some(vec![]),
+        (name, Some(text)) => Some(text.split(',').map(|seed| parse(name, seed)).collect::<Result<_, _>>()?),
+    };
+    Ok(Layer {
+        listen: value(take("PEERAGE_LISTEN"))?,
+        advertise: value(take("PEERAGE_ADVERTISE"))?,
+        seeds,
+        target_peers: value(take("PEERAGE_TARGET_PEERS"))?,
+        max_peers: value(take("PEERAGE_MAX_PEERS"))?,
+        budget_bytes: value(take("PEERAGE_BUDGET_BYTES"))?,
+        outbox: value(take("PEERAGE_OUTBOX"))?,
+        log: LogLayer { filter: take("PEERAGE_LOG_FILTER").1, format: value(take("PEERAGE_LOG_FORMAT"))? },
+    })
+}
+
+fn value<T: FromStr<Err: fmt::Display>>(
+    (name, text): (&'static str, Option<String>),
+) -> Result<Option<T>, ConfigError> {
+    text.map(|text| parse(name, &text)).transpose()
+}
+
+fn parse<T: FromStr<Err: fmt::Display>>(name: &'static str, text: &str) -> Result<T, ConfigError> {
+    text.trim().parse().map_err(|error: T::Err| ConfigError::Variable { name, reason: format!("`{text}`: {error}") })
+}
+
+/// What `init` writes: all settings with their defaults, as comments.
+pub const TEMPLATE: &str = include_str!("config_template.toml");
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,377 @@
+//! A running node: the stack on the tokio driver, its store, its control socket.
+
+mod answers;
+mod peer_file;
+
+use core::{future::Future, net::SocketAddr, time::Duration};
+use peerage_chain::{
+    proto::{
+        Chain, Command as ChainCommand, Config as ChainConfig, ConfigError as ChainConfigError, Event as ChainEvent,
+        Status as ChainStatus, genesis::Genesis, id::Account,
+    },
+    store::{OpenError, Store},
+};
+use peerage_core::{Budget, Now, SecretRng, Seed as DiceSeed, Stack};
+use peerage_discovery::{Config as DiscoveryConfig, Discovery};
+use peerage_gossip::proto::{Config as GossipConfig, Gossip};
+use peerage_transport::{
+    driver::{self, Clock, DriverConfig, Fabric, Handle, NoiseChannel, Stopped, TcpFabric},
+    key_file::{self, KeyFileError, KeyKind},
+    proto::{
+        connection::ConnectionConfig,
+        keypair::Keypair,
+        managed::{Managed, ManagedCommand, ManagedEvent},
+        peer_manager::{AddressPolicy, KnownPeer, PeerEvent, PeerManager, PeerManagerConfig},
+    },
+};
+use peerage_wire::{Limits, Magic};
+use std::{io, path::Path, sync::Arc};
+use thiserror::Error;
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use crate::{
+    config::NodeConfig,
+    control::{BindError, ControlCall, ControlServer, ErrorCode, Peer, Refusal, Request, Response, Status},
+    data_dir::DataDirLock,
+    genesis::{GenesisFileError, load_genesis},
+    stack::{NodeStack, Overlay, OverlayCommand, OverlayEvent},
+};
+use answers::{Answers, Waiting, account_state, unavailable};
+use peer_file::PeerFile;
+
+/// Why a node did not start, or had to end.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// A key file of the data directory.
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
+    /// The genesis file.
+    #[error(transparent)]
+    Genesis(#[from] GenesisFileError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// The control socket.
+    #[error(transparent)]
+    Control(#[from] BindError),
+    /// The producer key is not the one that the genesis names.
+    #[error("{0}; move producer.key out of the data directory, or use the genesis that names it")]
+    Chain(#[from] ChainConfigError),
+    /// The listening address.
+    #[error("cannot listen on {addr}: {reason}; choose another address with --listen, or stop what uses this one")]
+    Listen {
+        /// The address.
+        addr: SocketAddr,
+        /// Why.
+        reason: io::Error,
+    },
+    /// No thread can be started.
+    #[error("cannot start the node's threads: {0}")]
+    Threads(io::Error),
+    /// The store failed while the node ran.
+    #[error("the store failed: {0}; the node stopped so that nothing is acknowledged which is not on disk")]
+    StoreFailed(String),
+}
+
+/// Events that a watcher may be behind before it misses some: about ten seconds of a fast network (our guess).
+const WATCH_BACKLOG: usize = 16_384;
+/// Memory that the store may use for its cache (our guess; not part of the budget, which pays for what peers make us keep).
+const STORE_CACHE: usize = 64 << 20;
+
+/// What ends a running node from within.
+enum Ending {
+    Asked,
+    StoreFailed(String),
+}
+
+/// Runs a node until `stop` resolves, a client asks it to stop, or its store fails; then says goodbye to everybody and
+/// closes the store.
+///
+/// # Errors
+/// [`RunError`]: what did not start, with what to do about it.
+pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output = ()>) -> Result<(), RunError> {
+    let clock = Clock::start();
+    let dir = lock.dir();
+    let genesis = Arc::new(load_genesis(&dir.genesis())?);
+    let identity = Arc::new(key_file::load(&dir.identity_key(), KeyKind::Identity)?);
+    let producer = producer_key(&dir.producer_key())?;
+    let store = Store::open(&dir.store(), Arc::clone(&genesis), STORE_CACHE)?;
+    let fabric =
+        TcpFabric::bind(config.listen()).await.map_err(|reason| RunError::Listen { addr: config.listen(), reason })?;
+    let listen = fabric.local_addr();
+    let peer_file = PeerFile::new(dir.path());
+    let budget = Budget::new(config.budget_bytes());
+    let mut rng = SecretRng::from_os();
+
+    let stack = build_stack(
+        clock.now(),
+        Parts {
+            config: &config,
+            genesis: &genesis,
+            identity: &identity,
+            producer: producer.clone(),
+            listen,
+            seeds: resolve_seeds(&config).await,
+            remembered: peer_file.load(),
+            budget: &budget,
+            dice: DiceSeed::from_bytes(rng.bytes32()),
+        },
+    )?;
+    let limits = Limits::new(&[peerage_discovery::LIMITS, peerage_gossip::proto::LIMITS, peerage_chain::proto::LIMITS]);
+    let mut security = ConnectionConfig::new(
+        Arc::clone(&identity),
+        genesis.network_id(),
+        magic(&genesis),
+        Arc::new(limits),
+        budget.clone(),
+        &mut rng,
+    );
+    security.listen = vec![config.advertise().unwrap_or(listen)];
+
+    let (watchers, _) = broadcast::channel(WATCH_BACKLOG);
+    let (server, mut calls) = ControlServer::bind(&lock, watchers.clone())?;
+    let answers = Arc::new(Answers::default());
+    let (endings, mut ended) = mpsc::unbounded_channel();
+    let (remember, mut remembered) = mpsc::unbounded_channel();
+    let on_event = {
+        let (answers, watchers, endings) = (Arc::clone(&answers), watchers.clone(), endings.clone());
+        move |event| match event {
+            ManagedEvent::Peers(PeerEvent::Remember(peers)) => drop(remember.send(peers)),
+            ManagedEvent::Upper(OverlayEvent::Discovery(event)) => tracing::debug!(?event, "discovery"),
+            ManagedEvent::Upper(OverlayEvent::Chain(ChainEvent::StoreFailed(error))) => {
+                drop(endings.send(Ending::StoreFailed(error.to_string())));
+            }
+            ManagedEvent::Upper(OverlayEvent::Chain(event)) => answers.heard(event, &watchers),
+        }
+    };
+    let driver = DriverConfig { budget: budget.clone(), clock, ..DriverConfig::default() };
+    let security = Arc::new(NoiseChannel::new(Arc::new(security)));
+    let handle = driver::spawn(driver, Arc::new(fabric), security, Stack::new(stack), store, on_event)
+        .map_err(RunError::Threads)?;
+    tracing::info!(
+        node = %identity.node_id(), network = genesis.network(), network_id = %genesis.network_id(), %listen,
+        producer = producer.is_some(), "node started"
+    );
+
+    let saving = tokio::spawn(async move {
+        while let Some(peers) = remembered.recv().await {
+            let file = peer_file.clone();
+            let saved = tokio::task::spawn_blocking(move || file.save(&peers)).await;
+            if let Ok(Err(error)) = saved {
+                tracing::warn!(%error, "cannot save the peers to come back to");
+            }
+        }
+    });
+    let serving = tokio::spawn(server.run());
+    let node = Arc::new(Node { handle, answers, genesis, identity, producer: producer.is_some(), clock, endings });
+    tokio::pin!(stop);
+    let ending = loop {
+        tokio::select! {
+            () = &mut stop => break Ending::Asked,
+            Some(ending) = ended.recv() => break ending,
+            Some(call) = calls.recv() => { tokio::spawn(Arc::clone(&node).answer(call)); }
+        }
+    };
+    tracing::info!("stopping");
+    node.handle.shutdown().await;
+    // Clients get the last answers before their connections end with the server.
+    while let Ok(call) = calls.try_recv() {
+        drop(call);
+    }
+    tokio::time::sleep(LAST_ANSWERS).await;
+    serving.abort();
+    saving.abort();
+    tracing::info!("stopped");
+    match ending {
+        Ending::Asked => Ok(()),
+        Ending::StoreFailed(error) => Err(RunError::StoreFailed(error)),
+    }
+}
+
+/// How long the control socket outlives the stack, so that answers under way are written (our guess).
+const LAST_ANSWERS: Duration = Duration::from_millis(50);
+
+struct Parts<'a> {
+    config: &'a NodeConfig,
+    genesis: &'a Arc<Genesis>,
+    identity: &'a Arc<Keypair>,
+    producer: Option<Arc<Keypair>>,
+    listen: SocketAddr,
+    seeds: Vec<KnownPeer>,
+    remembered: Vec<KnownPeer>,
+    budget: &'a Budget,
+    dice: DiceSeed,
+}
+
+fn build_stack(now: Now, parts: Parts<'_>) -> Result<NodeStack, ChainConfigError> {
+    let Parts { config, genesis, identity, producer, listen, seeds, remembered, budget, dice } = parts;
+    let addresses = if genesis.network() == "dev" { AddressPolicy::Loopback } else { AddressPolicy::Public };
+    let peers = PeerManager::new(
+        PeerManagerConfig {
+            target_outbound: config.target_peers(),
+            max_peers: config.max_peers(),
+            reserved: seeds.clone(),
+            remembered,
+            addresses,
+            ..PeerManagerConfig::new(identity.node_id())
+        },
+        &dice,
+    );
+    let advertised = Some(config.advertise().unwrap_or(listen)).filter(|addr| !addr.ip().is_unspecified());
+    let discovery = Discovery::new(
+        DiscoveryConfig {
+            addrs: advertised.into_iter().collect(),
+            seeds: seeds.into_iter().map(|seed| (seed.peer, seed.addrs)).collect(),
+            addresses,
+            target: config.target_peers(),
+            ..DiscoveryConfig::new(Arc::clone(identity), genesis.network_id(), dice, budget.clone())
+        },
+        now,
+    );
+    let gossip = Gossip::new(GossipConfig::default(), budget);
+    let chain = Chain::new(
+        Arc::clone(genesis),
+        ChainConfig { producer, outbox: config.outbox(), ..ChainConfig::default() },
+        budget,
+    )?;
+    Ok(Managed::new(peers, Overlay::new(discovery, gossip, chain)))
+}
+
+/// The key that makes blocks, if the data directory has one.
+fn producer_key(path: &Path) -> Result<Option<Arc<Keypair>>, KeyFileError> {
+    if path.exists() { key_file::load(path, KeyKind::Producer).map(Arc::new).map(Some) } else { Ok(None) }
+}
+
+/// The magic of a network: three are known by name, an operator's own comes from its id.
+fn magic(genesis: &Genesis) -> Magic {
+    match genesis.network() {
+        "main" => Magic::MAIN,
+        "test" => Magic::TEST,
+        "dev" => Magic::DEV,
+        _ => {
+            let id = genesis.network_id();
+            let [a, b, c, ..] = *id.as_bytes();
+            Magic(u32::from_be_bytes([0xf7, a, b, c]))
+        }
+    }
+}
+
+/// Addresses of the configured seeds. A name that does not resolve now is said and left out; the others may do.
+async fn resolve_seeds(config: &NodeConfig) -> Vec<KnownPeer> {
+    let mut known = Vec::new();
+    for seed in config.seeds() {
+        match tokio::net::lookup_host((seed.host(), seed.port())).await {
+            Ok(addrs) => known.push(KnownPeer { peer: seed.id(), addrs: addrs.collect() }),
+            Err(error) => {
+                tracing::warn!(host = seed.host(), %error, "cannot resolve a seed; check its name in config.toml")
+            }
+        }
+    }
+    known
+}
+
+/// What answers clients of the control socket.
+struct Node {
+    handle: Handle<NodeStack>,
+    answers: Arc<Answers>,
+    genesis: Arc<Genesis>,
+    identity: Arc<Keypair>,
+    producer: bool,
+    clock: Clock,
+    endings: mpsc::UnboundedSender<Ending>,
+}
+
+impl Node {
+    async fn answer(self: Arc<Self>, call: ControlCall) {
+        let ControlCall { request, reply } = call;
+        let result = match request {
+            Request::Shutdown => {
+                // The client hears of it before anything stops; it may have hung up all the same.
+                let _unheard = reply.send(Ok(Response::Stopping));
+                drop(self.endings.send(Ending::Asked));
+                return;
+            }
+            Request::SubmitTx { tx } => {
+                return self.ask(reply, |token| ChainCommand::Submit { token, tx: tx.into() }).await;
+            }
+            Request::Get { key } => return self.ask(reply, |token| ChainCommand::Get { token, key }).await,
+            Request::TxStatus { id } => return self.ask(reply, |token| ChainCommand::Transaction { token, id }).await,
+            Request::Status => self.status().await,
+            Request::Peers => self.peers().await,
+            Request::Account { pubkey } => self.account(pubkey).await,
+            Request::Watch => Err(Refusal::new(ErrorCode::BadRequest, "the control server answers this itself")),
+        };
+        let _unheard = reply.send(result);
+    }
+
+    /// Asks the chain; its answer goes straight to the client.
+    async fn ask(&self, reply: oneshot::Sender<Result<Response, Refusal>>, command: impl FnOnce(u64) -> ChainCommand) {
+        let token = self.answers.ask(Waiting::Client(reply));
+        // If the stack is gone, the question is dropped with it, which tells the client that the node is stopping.
+        let _stopped = self.command(command(token)).await;
+    }
+
+    async fn command(&self, command: ChainCommand) -> Result<(), Stopped> {
+        self.handle.command(ManagedCommand::Upper(OverlayCommand::Chain(command))).await
+    }
+
+    async fn chain_status(&self) -> Result<ChainStatus, Refusal> {
+        let (sender, receiver) = oneshot::channel();
+        let token = self.answers.ask(Waiting::Status(sender));
+        self.command(ChainCommand::Status { token }).await.map_err(stopping)?;
+        receiver.await.map_err(|_| stopping(Stopped))
+    }
+
+    async fn status(&self) -> Result<Response, Refusal> {
+        let chain = self.chain_status().await?;
+        let peers = self.handle.inspect(|stack| stack.peers().peers().count()).await.map_err(stopping)?;
+        let head = chain.head.ok_or_else(|| Refusal::new(ErrorCode::Busy, "the store is being opened"))?;
+        let budget = self.handle.budget();
+        Ok(Response::Status(Box::new(Status {
+            node_id: self.identity.node_id(),
+            network: self.genesis.network().to_owned(),
+            network_id: self.genesis.network_id(),
+            chain_id: self.genesis.chain_id(),
+            listen: self.handle.local_addr(),
+            producer: self.producer,
+            height: head.height,
+            head: head.id,
+            state_root: head.state_root,
+            peers,
+            mempool_txs: chain.pool,
+            mempool_bytes: chain.pool_bytes,
+            outbox_txs: chain.outbox,
+            resident_bytes: budget.resident,
+            budget_bytes: budget.cap,
+            uptime_ms: self.clock.now().mono.0 / 1_000_000,
+        })))
+    }
+
+    async fn peers(&self) -> Result<Response, Refusal> {
+        let now = self.clock.now().mono;
+        let peers = self.handle.inspect(move |stack| {
+            let peers = stack.peers().peers().map(|peer| Peer {
+                id: peer.info.peer,
+                addr: peer.info.remote,
+                outbound: peer.info.outbound,
+                rtt_micros: peer.rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
+                connected_ms: u64::try_from(now.since(peer.since).as_millis()).unwrap_or(u64::MAX),
+            });
+            peers.collect()
+        });
+        Ok(Response::Peers(peers.await.map_err(stopping)?))
+    }
+
+    async fn account(&self, account: Account) -> Result<Response, Refusal> {
+        let (sender, receiver) = oneshot::channel();
+        let token = self.answers.ask(Waiting::Account(sender));
+        self.command(ChainCommand::Account { token, account }).await.map_err(stopping)?;
+        let status = receiver.await.map_err(|_| stopping(Stopped))?.map_err(unavailable)?;
+        let height = self.chain_status().await?.head.map_or(0, |head| head.height);
+        Ok(account_state(self.genesis.chain_id(), status, height))
+    }
+}
+
+fn stopping(stopped: Stopped) -> Refusal {
+    Refusal::new(ErrorCode::Stopping, stopped)
+}

@@ -1,0 +1,208 @@
+//! The genesis: what every node of a network must agree on before the first block.
+
+use core::time::Duration;
+
+use peerage_core::{NetworkId, UnixMillis};
+use peerage_wire::payload;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::{
+    id::{BlockId, Producer, hash},
+    transaction::MAX_TX_BYTES,
+};
+
+/// Largest encoded block with its certificate, in bytes (design decision "Limits"): a message is 2 MiB with framing.
+pub const MAX_BLOCK_BYTES: usize = 2 * 1024 * 1024 - 64 * 1024;
+/// Most producers a genesis may name. Our guess: ordering engines with majority certificates run with tens.
+pub const MAX_PRODUCERS: usize = 256;
+/// Longest network name, in bytes. Our guess.
+pub const MAX_NAME_BYTES: usize = 64;
+
+/// The genesis as written in a file (TOML in the node); nothing is checked yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GenesisFile {
+    /// Number of the chain; transactions name it.
+    pub chain_id: u64,
+    /// Name of the network, for people.
+    pub network: String,
+    /// Public keys of the producers, 64 hexadecimal digits each.
+    pub producers: Vec<String>,
+    /// Time of height 0, milliseconds since 1970.
+    pub time: u64,
+    /// Least time between two blocks, milliseconds.
+    #[serde(default = "default_interval")]
+    pub block_interval_ms: u64,
+    /// Limits that all nodes must share.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// 500 ms: our guess at what a person waits gladly.
+fn default_interval() -> u64 {
+    500
+}
+
+/// Limits of a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Largest encoded block with certificate, bytes; at most [`MAX_BLOCK_BYTES`].
+    pub max_block_bytes: u64,
+    /// Largest encoded transaction, bytes; at most [`MAX_TX_BYTES`] and what fits into a block.
+    pub max_tx_bytes: u64,
+    /// Bytes of encoded transactions that a pool holds.
+    pub mempool_bytes: u64,
+    /// How far beyond an account's next nonce a transaction may wait.
+    pub nonce_gap: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_block_bytes: MAX_BLOCK_BYTES as u64,
+            max_tx_bytes: MAX_TX_BYTES as u64,
+            mempool_bytes: 64 * 1024 * 1024, // protocol notes, section 5: "64 Ki txs or 64 MiB"
+            nonce_gap: 64,                   // design decision "Nonces"
+        }
+    }
+}
+
+/// Why a genesis is refused. The operator's fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum GenesisError {
+    /// The name is empty or too long.
+    #[error("the network name has {0} bytes, 1 to {MAX_NAME_BYTES} are permitted")]
+    Name(usize),
+    /// No producer, or too many.
+    #[error("{0} producers, 1 to {MAX_PRODUCERS} are permitted")]
+    ProducerCount(usize),
+    /// A producer's key is not 64 hexadecimal digits.
+    #[error("the key of producer {0} is not 64 hexadecimal digits")]
+    ProducerKey(usize),
+    /// A producer is named twice.
+    #[error("producer {0} is named twice")]
+    DuplicateProducer(usize),
+    /// The interval is zero or above an hour.
+    #[error("a block interval of {0} ms; 1 ms to one hour are permitted")]
+    Interval(u64),
+    /// A limit is zero, beyond what the protocol permits, or contradicts another.
+    #[error("limit {0} is out of range")]
+    Limit(&'static str),
+}
+
+/// Bytes of an encoded block besides its transactions, at most: header, certificate, counts. Measured by a test.
+pub(crate) const BLOCK_OVERHEAD_BYTES: u64 = 512;
+
+/// A checked genesis.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Genesis {
+    chain_id: u64,
+    network: String,
+    producers: Vec<Producer>,
+    time: UnixMillis,
+    block_interval: Duration,
+    limits: Limits,
+    network_id: NetworkId,
+}
+
+impl Genesis {
+    /// Checks a genesis and computes the network's id.
+    ///
+    /// # Errors
+    /// [`GenesisError`], the operator's fault.
+    pub fn new(file: &GenesisFile) -> Result<Self, GenesisError> {
+        if file.network.is_empty() || file.network.len() > MAX_NAME_BYTES {
+            return Err(GenesisError::Name(file.network.len()));
+        }
+        if file.producers.is_empty() || file.producers.len() > MAX_PRODUCERS {
+            return Err(GenesisError::ProducerCount(file.producers.len()));
+        }
+        let mut producers = Vec::with_capacity(file.producers.len());
+        for (index, text) in file.producers.iter().enumerate() {
+            let producer: Producer = text.parse().map_err(|_| GenesisError::ProducerKey(index))?;
+            if producers.contains(&producer) {
+                return Err(GenesisError::DuplicateProducer(index));
+            }
+            producers.push(producer);
+        }
+        if !(1..=3_600_000).contains(&file.block_interval_ms) {
+            return Err(GenesisError::Interval(file.block_interval_ms));
+        }
+        let Limits { max_block_bytes, max_tx_bytes, mempool_bytes, nonce_gap } = file.limits;
+        if !(2 * BLOCK_OVERHEAD_BYTES..=MAX_BLOCK_BYTES as u64).contains(&max_block_bytes) {
+            return Err(GenesisError::Limit("max_block_bytes"));
+        }
+        if max_tx_bytes == 0
+            || max_tx_bytes > MAX_TX_BYTES as u64
+            || max_tx_bytes > max_block_bytes - BLOCK_OVERHEAD_BYTES
+        {
+            return Err(GenesisError::Limit("max_tx_bytes"));
+        }
+        if mempool_bytes < max_tx_bytes {
+            return Err(GenesisError::Limit("mempool_bytes"));
+        }
+        if nonce_gap == 0 || nonce_gap > 65_536 {
+            return Err(GenesisError::Limit("nonce_gap"));
+        }
+        // The canonical form holds the checked values, so that two spellings of a key are one network.
+        let canonical = (file.chain_id, &file.network, &producers, file.time, file.block_interval_ms, file.limits);
+        let bytes = payload::to_bytes(&canonical);
+        Ok(Self {
+            chain_id: file.chain_id,
+            network: file.network.clone(),
+            producers,
+            time: UnixMillis(file.time),
+            block_interval: Duration::from_millis(file.block_interval_ms),
+            limits: file.limits,
+            network_id: NetworkId::from_bytes(hash("peerage-chain-genesis-v1", &[&bytes])),
+        })
+    }
+
+    /// SHA-256 of the canonical form: two nodes with the same id share every rule.
+    pub fn network_id(&self) -> NetworkId {
+        self.network_id
+    }
+
+    /// The id that stands as parent of block 1.
+    pub fn block_id(&self) -> BlockId {
+        BlockId(hash("peerage-chain-block-zero-v1", &[self.network_id.as_bytes()]))
+    }
+
+    /// Number of the chain.
+    pub fn chain_id(&self) -> u64 {
+        self.chain_id
+    }
+
+    /// Name of the network.
+    pub fn network(&self) -> &str {
+        &self.network
+    }
+
+    /// Who may make blocks, in the order of the file.
+    pub fn producers(&self) -> &[Producer] {
+        &self.producers
+    }
+
+    /// Who makes the blocks where no engine orders: the first producer, and nobody else, since two without an agreement
+    /// would make two chains.
+    pub fn solo_producer(&self) -> Producer {
+        self.producers[0] // `new` refuses an empty list
+    }
+
+    /// Time of height 0; block times never run backwards from here.
+    pub fn time(&self) -> UnixMillis {
+        self.time
+    }
+
+    /// Least time between two blocks.
+    pub fn block_interval(&self) -> Duration {
+        self.block_interval
+    }
+
+    /// The limits.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+}

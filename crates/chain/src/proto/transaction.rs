@@ -1,0 +1,220 @@
+//! Transactions: what an account asks the chain to write.
+
+use bytes::Bytes;
+use peerage_transport::proto::keypair::Keypair;
+use peerage_wire::payload;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::{
+    id::{Account, Signature, TxId, blob, hash},
+    sign,
+};
+
+/// Longest key, in bytes. Our guess: a path or a hash with room to spare, and a proof stays small.
+pub const MAX_KEY_BYTES: usize = 256;
+/// Most operations of one transaction. Our guess: enough for a batch, few enough that a refusal names one at a glance.
+pub const MAX_OPS: usize = 64;
+/// Largest encoded transaction of any network, in bytes (design decision "Limits"): eight fit into one message.
+pub const MAX_TX_BYTES: usize = 256 * 1024;
+
+const SIGNED: &str = "peerage-chain-tx-v1";
+const ID: &str = "peerage-chain-tx-id-v1";
+
+/// One write. The expected version is the writer's optimistic lock: the operation, and its whole transaction, applies
+/// only if the key still has this version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Op {
+    /// Sets a key; its version becomes `expected_version + 1`.
+    Put {
+        /// Raw key, 1 to [`MAX_KEY_BYTES`] bytes.
+        #[serde(with = "blob")]
+        key: Vec<u8>,
+        /// Raw value, bounded by the size of the transaction.
+        #[serde(with = "blob")]
+        value: Vec<u8>,
+        /// The version that the key must have; 0 if it must be absent.
+        expected_version: u64,
+    },
+    /// Removes a key, which is then absent and has version 0 again.
+    Delete {
+        /// Raw key, 1 to [`MAX_KEY_BYTES`] bytes.
+        #[serde(with = "blob")]
+        key: Vec<u8>,
+        /// The version that the key must have. Removing an absent key with 0 is permitted and does nothing.
+        expected_version: u64,
+    },
+}
+
+impl Op {
+    /// The key it writes.
+    pub fn key(&self) -> &[u8] {
+        match self {
+            Self::Put { key, .. } | Self::Delete { key, .. } => key,
+        }
+    }
+
+    /// The version that the key must have.
+    pub fn expected_version(&self) -> u64 {
+        match self {
+            Self::Put { expected_version, .. } | Self::Delete { expected_version, .. } => *expected_version,
+        }
+    }
+}
+
+/// The signed part of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransactionBody {
+    /// The chain it is meant for, from the genesis: void on every other.
+    pub chain_id: u64,
+    /// Who signs. Any account may write any key.
+    pub account: Account,
+    /// How many transactions of this account the chain holds before this one; the first is 0.
+    pub nonce: u64,
+    /// The last height at which a block may include it.
+    pub valid_until: u64,
+    /// What it writes, in order, all or nothing.
+    pub ops: Vec<Op>,
+}
+
+/// A signed transaction. Encoded as canonical postcard; two encodings of one transaction do not exist.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transaction {
+    /// What is signed.
+    pub body: TransactionBody,
+    /// By the account, over the canonical body behind its domain string.
+    pub signature: Signature,
+}
+
+/// What is wrong with a transaction by itself, whatever the state. The fault of whoever made it or passed it on
+/// unchecked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error, Serialize, Deserialize)]
+pub enum TransactionError {
+    /// Larger than the network permits.
+    #[error("{bytes} bytes, the network permits {max}")]
+    TooLarge {
+        /// Its encoded size.
+        bytes: u64,
+        /// The limit.
+        max: u64,
+    },
+    /// Not the canonical encoding of a transaction.
+    #[error("not the canonical encoding of a transaction")]
+    Malformed,
+    /// Meant for another chain.
+    #[error("meant for chain {0}")]
+    WrongChain(u64),
+    /// No operation, or more than [`MAX_OPS`].
+    #[error("{0} operations, 1 to {MAX_OPS} are permitted")]
+    OpCount(u64),
+    /// An empty key, or one longer than [`MAX_KEY_BYTES`].
+    #[error("the key of operation {op} has {bytes} bytes, 1 to {MAX_KEY_BYTES} are permitted")]
+    KeyLength {
+        /// Which operation.
+        op: u32,
+        /// Bytes of its key.
+        bytes: u64,
+    },
+    /// The signature is not the account's.
+    #[error("the signature is not the account's")]
+    BadSignature,
+}
+
+/// A transaction with its encoding and its id, computed once and shared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EncodedTransaction {
+    /// The transaction.
+    pub tx: Transaction,
+    /// Its canonical encoding.
+    pub bytes: Bytes,
+    /// Its id.
+    pub id: TxId,
+}
+
+impl Transaction {
+    /// Signs a body.
+    ///
+    /// # Errors
+    /// [`TransactionError::TooLarge`] if it cannot be encoded within [`MAX_TX_BYTES`], and those of
+    /// [`check`](Self::check), each the caller's fault.
+    pub fn sign(body: TransactionBody, keypair: &Keypair) -> Result<Self, TransactionError> {
+        let signature = sign::sign(keypair, SIGNED, &[&encode_body(&body)?]);
+        let tx = Self { body, signature };
+        tx.check(tx.body.chain_id)?;
+        Ok(tx)
+    }
+
+    /// The checks that need nothing but the transaction and cost little: chain, operations, keys.
+    ///
+    /// # Errors
+    /// The first check that fails.
+    pub fn check(&self, chain_id: u64) -> Result<(), TransactionError> {
+        if self.body.chain_id != chain_id {
+            return Err(TransactionError::WrongChain(self.body.chain_id));
+        }
+        if self.body.ops.is_empty() || self.body.ops.len() > MAX_OPS {
+            return Err(TransactionError::OpCount(self.body.ops.len() as u64));
+        }
+        for (op, index) in self.body.ops.iter().zip(0..) {
+            if op.key().is_empty() || op.key().len() > MAX_KEY_BYTES {
+                return Err(TransactionError::KeyLength { op: index, bytes: op.key().len() as u64 });
+            }
+        }
+        Ok(())
+    }
+
+    /// The expensive check.
+    ///
+    /// # Errors
+    /// [`TransactionError::BadSignature`].
+    pub fn verify_signature(&self) -> Result<(), TransactionError> {
+        let body = encode_body(&self.body)?;
+        if sign::verify(self.body.account.as_bytes(), SIGNED, &[&body], &self.signature) {
+            Ok(())
+        } else {
+            Err(TransactionError::BadSignature)
+        }
+    }
+
+    /// Encodes it and computes its id.
+    ///
+    /// # Errors
+    /// [`TransactionError::TooLarge`] beyond [`MAX_TX_BYTES`].
+    pub fn encode(self) -> Result<EncodedTransaction, TransactionError> {
+        let bytes: Bytes = within_limit(payload::to_bytes(&self))?.into();
+        let id = TxId(hash(ID, &[&bytes]));
+        Ok(EncodedTransaction { tx: self, bytes, id })
+    }
+}
+
+impl EncodedTransaction {
+    /// Reads a transaction that came from outside.
+    ///
+    /// # Errors
+    /// [`TransactionError::TooLarge`] beyond `max` bytes, before anything is read; [`TransactionError::Malformed`].
+    pub fn decode(bytes: Bytes, max: usize) -> Result<Self, TransactionError> {
+        if bytes.len() > max.min(MAX_TX_BYTES) {
+            return Err(TransactionError::TooLarge { bytes: bytes.len() as u64, max: max as u64 });
+        }
+        let tx = payload::from_bytes(&bytes, MAX_TX_BYTES).map_err(|_| TransactionError::Malformed)?;
+        let id = TxId(hash(ID, &[&bytes]));
+        Ok(Self { tx, bytes, id })
+    }
+
+    /// Bytes that holding it costs: encoding and decoded form.
+    pub fn held_bytes(&self) -> usize {
+        // Keys and values stand twice, in `bytes` and in `tx`; the structs around them are counted whole.
+        2 * self.bytes.len() + size_of::<Self>() + self.tx.body.ops.len() * size_of::<Op>()
+    }
+}
+
+fn encode_body(body: &TransactionBody) -> Result<Vec<u8>, TransactionError> {
+    within_limit(payload::to_bytes(body))
+}
+
+fn within_limit(bytes: Vec<u8>) -> Result<Vec<u8>, TransactionError> {
+    if bytes.len() > MAX_TX_BYTES {
+        return Err(TransactionError::TooLarge { bytes: bytes.len() as u64, max: MAX_TX_BYTES as u64 });
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,195 @@
+//! The durable store: blocks, state, tree, index and outbox in one redb database, and the jobs that work on it.
+//!
+//! Not pure: it touches the disk. It runs the same in the node (a file) and in the simulator (redb's in-memory or a
+//! custom backend).
+
+mod commit;
+mod jobs;
+mod read;
+pub mod tables;
+pub mod verify;
+
+use std::{path::Path, sync::Arc};
+
+use peerage_core::NetworkId;
+use redb::{Builder, Database, StorageBackend, backends::InMemoryBackend};
+use thiserror::Error;
+
+use crate::proto::{genesis::Genesis, state::EMPTY_ROOT};
+
+pub use commit::{ApplyOutcome, Applied, Built};
+pub use jobs::{StoreDone, StoreJob};
+pub use read::{AdmissionView, Loaded, Proved};
+pub use tables::{Head, SCHEMA, TxLocation};
+pub use verify::{Report, compare};
+
+/// Page cache of the database, bytes. Our guess, well below the 200 MiB that the whole node may take at a million keys;
+/// the database's own default is 1 GiB.
+pub const DEFAULT_CACHE_BYTES: usize = 64 * 1024 * 1024;
+
+/// Why a store cannot be opened. The operator's or the machine's fault.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// The database itself cannot be opened: no such file, no right to it, in use, damaged.
+    #[error("the database cannot be opened: {0}")]
+    Database(#[from] Box<redb::Error>),
+    /// The file is a database, but none of ours.
+    #[error("the database has no {0}: it is not a store of this program")]
+    NotAStore(&'static str),
+    /// Written by a later version of this program.
+    #[error("the store has schema {found}, this version knows {known} at most")]
+    FutureSchema {
+        /// In the file.
+        found: u32,
+        /// Ours.
+        known: u32,
+    },
+    /// Of another network.
+    #[error("the store belongs to network {found}, not to {expected}")]
+    OtherNetwork {
+        /// In the file.
+        found: NetworkId,
+        /// From the genesis.
+        expected: NetworkId,
+    },
+    /// Readable, but a row in it is not.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why work on an open store fails. The machine's fault.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// The database says so: disk full, input/output error, damage.
+    #[error("the database fails: {0}")]
+    Database(#[from] Box<redb::Error>),
+    /// A row cannot be read as what it should be.
+    #[error("{0} is damaged")]
+    Corrupt(&'static str),
+}
+
+macro_rules! from_redb {
+    ($($error:ident),*) => {$(
+        impl From<redb::$error> for StoreError {
+            fn from(error: redb::$error) -> Self {
+                Self::Database(Box::new(error.into()))
+            }
+        }
+        impl From<redb::$error> for OpenError {
+            fn from(error: redb::$error) -> Self {
+                Self::Database(Box::new(error.into()))
+            }
+        }
+    )*};
+}
+
+from_redb!(StorageError, TableError, TransactionError, CommitError, DatabaseError);
+
+/// An open store. The storage lane owns it; nobody else touches it while the node runs.
+#[derive(Debug)]
+pub struct Store {
+    pub(super) db: Database,
+    pub(super) genesis: Arc<Genesis>,
+}
+
+impl Store {
+    /// Opens the store at `path`, creating an empty one where there is none. `cache_bytes`: see [`DEFAULT_CACHE_BYTES`].
+    ///
+    /// # Errors
+    /// [`OpenError`]; the file is then unchanged.
+    pub fn open(path: &Path, genesis: Arc<Genesis>, cache_bytes: usize) -> Result<Self, OpenError> {
+        Self::prepare(Builder::new().set_cache_size(cache_bytes).create(path)?, genesis)
+    }
+
+    /// Opens a store that must exist already, for offline checks.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open_existing(path: &Path, genesis: Arc<Genesis>, cache_bytes: usize) -> Result<Self, OpenError> {
+        Self::check(Builder::new().set_cache_size(cache_bytes).open(path)?, genesis)
+    }
+
+    /// Opens or creates a store over a backend of the caller's: the simulator's disks, with their faults.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn with_backend(
+        backend: impl StorageBackend,
+        genesis: Arc<Genesis>,
+        cache_bytes: usize,
+    ) -> Result<Self, OpenError> {
+        Self::prepare(Builder::new().set_cache_size(cache_bytes).create_with_backend(backend)?, genesis)
+    }
+
+    /// An empty store in memory.
+    ///
+    /// # Errors
+    /// [`OpenError`], in practice only when memory runs out.
+    pub fn in_memory(genesis: Arc<Genesis>) -> Result<Self, OpenError> {
+        Self::with_backend(InMemoryBackend::new(), genesis, DEFAULT_CACHE_BYTES)
+    }
+
+    /// The genesis it was opened with.
+    pub fn genesis(&self) -> &Arc<Genesis> {
+        &self.genesis
+    }
+
+    fn prepare(db: Database, genesis: Arc<Genesis>) -> Result<Self, OpenError> {
+        let txn = db.begin_write()?;
+        // A file without any table is one that was just created; anything else must prove that it is ours.
+        if txn.list_tables()?.next().is_some() {
+            drop(txn);
+            return Self::check(db, genesis);
+        }
+        {
+            let mut meta = txn.open_table(tables::META)?;
+            meta.insert(tables::META_SCHEMA, SCHEMA.to_be_bytes().as_slice())?;
+            meta.insert(tables::META_NETWORK, genesis.network_id().as_bytes().as_slice())?;
+            meta.insert(tables::META_HEAD, tables::encode_row(&zero(&genesis)).as_slice())?;
+            // Created now, so that no reader meets a missing table later.
+            txn.open_table(tables::STATE)?;
+            txn.open_table(tables::NONCES)?;
+            txn.open_table(tables::NODES)?;
+            txn.open_table(tables::BLOCKS)?;
+            txn.open_table(tables::TX_INDEX)?;
+            txn.open_table(tables::OUTBOX)?;
+        }
+        txn.commit()?;
+        Ok(Self { db, genesis })
+    }
+
+    fn check(db: Database, genesis: Arc<Genesis>) -> Result<Self, OpenError> {
+        use redb::{ReadableDatabase, TableError};
+        {
+            let txn = db.begin_read()?;
+            let meta = match txn.open_table(tables::META) {
+                Ok(meta) => meta,
+                Err(TableError::Storage(error)) => return Err(error.into()),
+                Err(_) => return Err(OpenError::NotAStore("table of contents")),
+            };
+            let row = meta.get(tables::META_SCHEMA)?.ok_or(OpenError::NotAStore("schema version"))?;
+            let found = row.value().try_into().map(u32::from_be_bytes);
+            let found = found.map_err(|_| StoreError::Corrupt("the schema version"))?;
+            // Older schemas are converted here, once there are any; 0 was never written.
+            if found != SCHEMA {
+                return Err(OpenError::FutureSchema { found, known: SCHEMA });
+            }
+            let row = meta.get(tables::META_NETWORK)?.ok_or(OpenError::NotAStore("network id"))?;
+            let found = row.value().try_into().map(NetworkId::from_bytes);
+            let found = found.map_err(|_| StoreError::Corrupt("the network id"))?;
+            if found != genesis.network_id() {
+                return Err(OpenError::OtherNetwork { found, expected: genesis.network_id() });
+            }
+        }
+        Ok(Self { db, genesis })
+    }
+}
+
+/// The head of a chain without blocks.
+pub(crate) fn zero(genesis: &Genesis) -> Head {
+    Head { height: 0, id: genesis.block_id(), state_root: EMPTY_ROOT, time: genesis.time() }
+}
+
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,403 @@
+//! Discovery, event by event.
+
+use super::*;
+use core::time::Duration;
+use peerage_core::{Budget, Class, NetworkId, RequestError, Seed, UnixMillis};
+use peerage_transport::proto::{keypair::Keypair, peer_manager::AddressPolicy};
+use std::sync::Arc;
+
+const NETWORK: NetworkId = NetworkId::from_bytes([1; 32]);
+const WALL: UnixMillis = UnixMillis(1_000_000_000_000);
+
+fn now(millis: u64) -> Now {
+    Now { mono: Timestamp::from_millis(millis), wall: UnixMillis(WALL.0 + millis) }
+}
+
+fn keypair(number: u8) -> Keypair {
+    Keypair::from_seed(&[number; 32])
+}
+
+fn id(number: u8) -> NodeId {
+    keypair(number).node_id()
+}
+
+fn addr(number: u8) -> SocketAddr {
+    ([8, 8, number, 8], 4_000).into()
+}
+
+fn signed(number: u8, seq: u64, addrs: Vec<SocketAddr>) -> NodeRecord {
+    NodeRecord::sign(&keypair(number), NETWORK, RecordBody { seq, addrs, features: 0, issued_at: WALL })
+}
+
+fn record(number: u8) -> NodeRecord {
+    signed(number, 1, vec![addr(number)])
+}
+
+/// A discovery without a peer manager around it, whose actions come as text or as values.
+struct Node(Discovery);
+
+impl Node {
+    fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config::new(Arc::new(keypair(0)), NETWORK, Seed::from_u64(1), Budget::default());
+        config.addrs = vec![addr(0)];
+        change(&mut config);
+        Self(Discovery::new(config, now(0)))
+    }
+
+    fn new() -> Self {
+        Self::with(|_| ())
+    }
+
+    fn actions(&mut self) -> Vec<Action<Discovery>> {
+        core::iter::from_fn(|| self.0.poll_action()).collect()
+    }
+
+    fn up(&mut self, number: u8) {
+        let info = LinkInfo { peer: id(number), outbound: true, remote: addr(number), listen: vec![], features: 0 };
+        self.0.handle_network(now(0), NetworkEvent::PeerUp { peer: id(number), info });
+    }
+
+    fn hears(&mut self, at: u64, number: u8, record: &NodeRecord) {
+        let charge = Budget::default().nothing();
+        let message = messages::record(record);
+        self.0.handle_network(now(at), NetworkEvent::Message { peer: id(number), message, charge });
+    }
+
+    /// Connects a node and puts it into the table.
+    fn knows(&mut self, number: u8) {
+        self.up(number);
+        self.hears(0, number, &record(number));
+        assert!(self.0.table.get(&id(number)).is_some());
+    }
+
+    fn asked(&mut self, number: u8, message: Message) -> Vec<Action<Discovery>> {
+        self.actions();
+        let charge = Budget::default().nothing();
+        let request = NetworkEvent::Request { peer: id(number), id: RequestId(9), message, charge };
+        self.0.handle_network(now(0), request);
+        self.actions()
+    }
+
+    fn responds(&mut self, number: u8, id_: RequestId, result: Result<Message, RequestError>) {
+        let result = result.map(|message| (message, Budget::default().nothing()));
+        let response = NetworkEvent::Response { peer: id(number), id: id_, command: FIND, result };
+        self.0.handle_network(now(0), response);
+    }
+
+    fn faults(&mut self) -> Vec<(NodeId, Fault)> {
+        let actions = self.actions().into_iter();
+        actions
+            .filter_map(|action| if let Action::Report { peer, fault } = action { Some((peer, fault)) } else { None })
+            .collect()
+    }
+
+    fn wants(&mut self) -> Vec<Want> {
+        let actions = self.actions().into_iter();
+        actions.filter_map(|action| if let Action::Want(want) = action { Some(want) } else { None }).collect()
+    }
+
+    /// Whom it asks, with which request.
+    fn requests(&mut self) -> Vec<(NodeId, RequestId)> {
+        let actions = self.actions().into_iter();
+        actions
+            .filter_map(|action| if let Action::Request { to, id, .. } = action { Some((to, id)) } else { None })
+            .collect()
+    }
+}
+
+fn look(target: DhtKey) -> Command {
+    Command::Lookup { token: 7, target }
+}
+
+fn nodes(records: &[NodeRecord]) -> Message {
+    messages::nodes(records.iter())
+}
+
+/// Records sorted as an answer must be.
+fn closest_first(target: DhtKey, numbers: impl IntoIterator<Item = u8>) -> Vec<NodeRecord> {
+    let mut records: Vec<_> = numbers.into_iter().map(record).collect();
+    records.sort_by_key(|record| record.key().distance(&target));
+    records
+}
+
+#[test]
+fn who_connects_is_told_our_record_and_enters_the_table_with_its_own() {
+    let mut node = Node::new();
+    node.up(1);
+    let sent = node.actions().into_iter().find_map(|action| match action {
+        Action::Send { to, message } => Some((to, message)),
+        _ => None,
+    });
+    let (to, message) = sent.expect("our record");
+    assert_eq!((to, &message.head), (vec![id(1)], node.0.record().encoded()));
+    assert_eq!(node.0.table_len(), 0, "nobody is known before he said where he is");
+    node.hears(0, 1, &record(1));
+    assert_eq!(node.0.known().map(|known| (known.record, known.connected)).collect::<Vec<_>>(), [(record(1), true)]);
+    node.0.handle_network(now(0), NetworkEvent::PeerDown { peer: id(1), closed: Closed::by_us(CloseReason::Surplus) });
+    assert!(!node.0.known().next().expect("it stays known").connected);
+}
+
+#[test]
+fn a_record_whose_address_is_not_where_its_node_came_from_opens_no_place() {
+    let mut node = Node::new();
+    node.up(1);
+    node.hears(0, 1, &signed(1, 1, vec![addr(2)]));
+    assert_eq!((node.0.table_len(), node.faults()), (0, vec![]), "it may have moved: no fault");
+    node.hears(0, 1, &signed(1, 2, vec![]));
+    assert_eq!(node.0.table_len(), 0, "who cannot be reached is of no use to others");
+    node.hears(0, 1, &signed(1, 3, vec![addr(2), addr(1)]));
+    assert_eq!(node.0.table_len(), 1);
+
+    let mut node = Node::new();
+    let lan: SocketAddr = ([192, 168, 0, 1], 4_000).into();
+    let info = LinkInfo { peer: id(1), outbound: true, remote: lan, listen: vec![], features: 0 };
+    node.0.handle_network(now(0), NetworkEvent::PeerUp { peer: id(1), info });
+    node.hears(0, 1, &signed(1, 1, vec![lan]));
+    assert_eq!(node.0.table_len(), 0, "a private address leads others astray");
+}
+
+#[test]
+fn false_records_cost_their_sender() {
+    let mut node = Node::new();
+    node.knows(1);
+    node.actions();
+    for (bad, why) in [(record(2), "of another"), (signed(1, 1, vec![addr(1), addr(2)]), "same number, other content")]
+    {
+        node.hears(0, 1, &bad);
+        assert_eq!(node.faults(), [(id(1), Fault::InvalidRecord)], "{why}");
+    }
+    let elsewhere = NetworkId::from_bytes([2; 32]);
+    let body = RecordBody { seq: 5, addrs: vec![addr(1)], features: 0, issued_at: WALL };
+    node.hears(0, 1, &NodeRecord::sign(&keypair(1), elsewhere, body));
+    assert_eq!(node.faults(), [(id(1), Fault::InvalidRecord)]);
+    assert_eq!(node.0.known().map(|known| known.record).collect::<Vec<_>>(), [record(1)]);
+}
+
+#[test]
+fn a_flood_of_records_or_questions_is_excess() {
+    let mut node = Node::new();
+    node.knows(1);
+    node.actions();
+    (1..8).for_each(|_| node.hears(0, 1, &record(1)));
+    assert_eq!(node.faults(), []);
+    node.hears(0, 1, &record(1));
+    assert_eq!(node.faults(), [(id(1), Fault::Excess)]);
+    node.hears(10_000, 1, &record(1));
+    assert_eq!(node.faults(), [], "a new window");
+    let find = messages::find(DhtKey::from_bytes([0; 32]));
+    let answers =
+        (0..101).map(|_| node.asked(1, find.clone())).filter(|actions| matches!(actions[..], [Action::Respond { .. }]));
+    assert_eq!(answers.count(), 100);
+}
+
+#[test]
+fn an_answer_names_the_closest_but_neither_who_asks_nor_who_failed() {
+    let mut node = Node::new();
+    (1..=5).for_each(|number| node.knows(number));
+    node.0.handle_network(now(0), NetworkEvent::PeerDown { peer: id(3), closed: Closed::by_us(CloseReason::Surplus) });
+    let closed = Closed::by_network(CloseReason::DialTimeout);
+    let failed = NetworkEvent::DialFailed { addr: addr(3), expected: Some(id(3)), closed };
+    node.0.handle_network(now(0), failed);
+    let target = DhtKey::from_bytes([0x55; 32]);
+    let [Action::Respond { to, id: RequestId(9), message }] = &node.asked(1, messages::find(target))[..] else {
+        panic!("no answer");
+    };
+    assert_eq!((*to, message), (id(1), &nodes(&closest_first(target, [2, 4, 5]))));
+    let garbage = Message::new(FIND, vec![0; 31]);
+    assert!(matches!(node.asked(1, garbage)[..], [Action::Report { fault: Fault::UndecodablePayload, .. }]));
+    let unknown = Message::new(peerage_core::Command::new(Layer::Discovery, 9, Class::Signal), vec![]);
+    assert!(matches!(node.asked(1, unknown)[..], [Action::Report { fault: Fault::UnexpectedCommand, .. }]));
+    let foreign = Message::new(peerage_core::Command::new(Layer::Gossip, 9, Class::Signal), vec![]);
+    assert!(node.asked(1, foreign).is_empty(), "that is for somebody else");
+}
+
+#[test]
+fn a_lookup_asks_a_peer_wants_whom_it_names_and_ends_with_who_answered() {
+    let mut node = Node::new();
+    node.knows(1);
+    node.actions();
+    node.0.joined = true;
+    node.0.searches.clear();
+    let target = record(3).key();
+    node.0.handle_command(now(0), look(target));
+    let [(peer, first)] = node.requests()[..] else { panic!("one peer, one question") };
+    assert_eq!(peer, id(1));
+    node.responds(1, first, Ok(nodes(&closest_first(target, [2, 3]))));
+    let now_and_later = node.wants();
+    assert_eq!(now_and_later.iter().filter(|want| matches!(want, Want::Candidate { .. })).count(), 2);
+    let wanted_now = Want::Now { peer: id(3), addrs: vec![addr(3)] };
+    assert!(now_and_later.contains(&wanted_now), "{now_and_later:?}");
+
+    node.up(3);
+    let [(peer, second)] = node.requests()[..] else { panic!("the question that waited") };
+    assert_eq!(peer, id(3));
+    node.hears(0, 3, &record(3));
+    node.responds(3, second, Ok(nodes(&closest_first(target, [1, 2]))));
+    assert!(node.wants().is_empty(), "both were heard of");
+    // The other one is dead.
+    let closed = Closed::by_network(CloseReason::DialRefused);
+    let failed = NetworkEvent::DialFailed { addr: addr(2), expected: Some(id(2)), closed };
+    node.0.handle_network(now(0), failed);
+    let [Action::Emit(Event::LookupDone { token: 7, closest })] = &node.actions()[..] else { panic!("not done") };
+    assert_eq!(closest[..], closest_first(target, [1, 3]));
+    assert_eq!(node.0.timers.pop_due(Timestamp::from_millis(5_001)), Some(Timer::Seeds), "no timer is left behind");
+}
+
+#[test]
+fn answers_that_no_correct_peer_gives_are_reported_and_nothing_in_them_is_believed() {
+    let target = DhtKey::from_bytes([0x55; 32]);
+    let sorted = closest_first(target, 2..=20);
+    let expired = {
+        let body = RecordBody { issued_at: UnixMillis(WALL.0 - 49 * 3_600_000), ..record(2).body().clone() };
+        NodeRecord::sign(&keypair(2), NETWORK, body)
+    };
+    let elsewhere = NodeRecord::sign(&keypair(2), NetworkId::default(), record(2).body().clone());
+    let backwards: Vec<_> = sorted[..2].iter().rev().cloned().collect();
+    let cases = [
+        ("seventeen", nodes(&sorted[..17])),
+        ("not the closest first", nodes(&backwards)),
+        ("one twice", nodes(&[sorted[0].clone(), sorted[0].clone()])),
+        ("expired", nodes(&[expired])),
+        ("itself", nodes(&[record(1)])),
+        ("of another network", nodes(&[elsewhere])),
+        ("garbage", Message::new(messages::NODES, vec![1])),
+        ("another message", messages::find(target)),
+    ];
+    for (what, message) in cases {
+        let mut node = Node::new();
+        node.knows(1);
+        node.0.searches.clear();
+        node.actions();
+        node.0.handle_command(now(0), look(target));
+        let [(_, request)] = node.requests()[..] else { panic!("no question") };
+        node.responds(1, request, Ok(message));
+        let actions = node.actions();
+        assert!(matches!(actions[0], Action::Report { fault: Fault::BadLookupAnswer, .. }), "{what}: {actions:?}");
+        assert!(!actions.iter().any(|action| matches!(action, Action::Want(_))), "{what}: {actions:?}");
+        let done = Event::LookupDone { token: 7, closest: vec![] };
+        assert!(matches!(actions.last(), Some(Action::Emit(event)) if *event == done), "{what}: {actions:?}");
+    }
+}
+
+#[test]
+fn addresses_that_aim_at_somebody_elses_house_are_never_wanted() {
+    let lead_astray = |policy, addrs: Vec<SocketAddr>| {
+        let mut node = Node::with(|config| config.addresses = policy);
+        node.knows(1);
+        node.0.searches.clear();
+        node.actions();
+        node.0.handle_command(now(0), look(DhtKey::from_bytes([0; 32])));
+        let [(_, request)] = node.requests()[..] else { panic!("no question") };
+        node.responds(1, request, Ok(nodes(&[signed(2, 1, addrs)])));
+        node.wants().len()
+    };
+    let bad: Vec<SocketAddr> = vec![
+        ([127, 0, 0, 1], 4_000).into(),
+        ([192, 168, 1, 1], 4_000).into(),
+        ([169, 254, 1, 1], 4_000).into(),
+        ([224, 0, 0, 1], 4_000).into(),
+    ];
+    assert_eq!(lead_astray(AddressPolicy::Public, bad.clone()), 0);
+    assert_eq!(lead_astray(AddressPolicy::Public, vec![([8, 8, 8, 8], 25).into()]), 0);
+    assert_eq!(lead_astray(AddressPolicy::Public, vec![addr(2)]), 2, "a candidate, and wanted now");
+    assert_eq!(lead_astray(AddressPolicy::Loopback, bad[1..].to_vec()), 0);
+    assert_eq!(lead_astray(AddressPolicy::Loopback, bad), 2);
+}
+
+#[test]
+fn a_question_that_its_connection_cut_off_is_asked_once_more_and_silence_is_a_fault() {
+    let mut node = Node::new();
+    node.knows(1);
+    node.0.searches.clear();
+    node.actions();
+    node.0.handle_command(now(0), look(DhtKey::from_bytes([0; 32])));
+    let [(_, request)] = node.requests()[..] else { panic!("no question") };
+    let closed = Closed::by_them(CloseReason::Surplus);
+    node.0.handle_network(now(0), NetworkEvent::PeerDown { peer: id(1), closed });
+    node.responds(1, request, Err(RequestError::Closed(closed)));
+    assert_eq!(node.wants(), [Want::Now { peer: id(1), addrs: vec![addr(1)] }]);
+    node.up(1);
+    let asked = node.requests();
+    let again = asked.first().expect("asked again").1;
+    node.responds(1, again, Err(RequestError::Timeout));
+    assert_eq!(node.0.table.get(&id(1)).map(|entry| entry.failures), Some(1));
+    let actions = node.actions();
+    assert!(matches!(actions[0], Action::Report { fault: Fault::UnansweredRequest, .. }), "{actions:?}");
+    assert!(actions.iter().any(|action| matches!(action, Action::Emit(Event::LookupDone { .. }))), "{actions:?}");
+}
+
+#[test]
+fn seeds_are_wanted_until_somebody_is_there_and_again_when_all_are_lost() {
+    let seeds = vec![(id(1), vec![addr(1)]), (id(0), vec![addr(0)])];
+    let mut node = Node::with(|config| config.seeds = seeds);
+    let want = Want::Now { peer: id(1), addrs: vec![addr(1)] };
+    let mut wanted_at = Vec::new();
+    for second in 0..100 {
+        node.0.handle_timeout(now(second * 1_000));
+        if node.wants().contains(&want) {
+            wanted_at.push(second);
+        }
+    }
+    assert!(wanted_at.starts_with(&[0, 5, 15]), "{wanted_at:?}");
+    node.up(1);
+    let [(_, request)] = node.requests()[..] else { panic!("it looks for itself") };
+    node.responds(1, request, Ok(nodes(&[])));
+    assert!(node.actions().iter().any(|action| matches!(action, Action::Emit(Event::Joined))));
+    assert!(node.0.is_joined());
+    node.0.handle_timeout(now(400_000));
+    assert_eq!(node.wants(), []);
+    node.0.handle_network(
+        now(400_000),
+        NetworkEvent::PeerDown { peer: id(1), closed: Closed::by_us(CloseReason::Surplus) },
+    );
+    node.0.handle_timeout(now(405_000));
+    assert!(node.wants().contains(&want));
+}
+
+#[test]
+fn a_lookup_without_anybody_to_ask_or_any_memory_ends_at_once_and_empty() {
+    for budget in [Budget::default(), Budget::new(1)] {
+        let mut node = Node::with(|config| config.budget = budget);
+        node.0.handle_command(now(0), look(DhtKey::from_bytes([0; 32])));
+        let done = Event::LookupDone { token: 7, closest: vec![] };
+        assert!(matches!(&node.actions()[..], [Action::Emit(event)] if *event == done));
+        assert_eq!(node.0.lookups(), 0);
+    }
+}
+
+#[test]
+fn a_changed_address_or_twelve_hours_make_a_new_record_for_all_peers() {
+    let mut node = Node::new();
+    node.up(1);
+    node.up(2);
+    node.actions();
+    node.0.handle_command(now(5), Command::SetAddrs(vec![addr(0)]));
+    assert!(node.actions().is_empty(), "nothing changed");
+    let first = node.0.record().clone();
+    let listen: SocketAddr = ([0, 0, 0, 0], 4_000).into();
+    node.0.handle_command(now(5), Command::SetAddrs(vec![listen, addr(9), addr(9)]));
+    let told = node.actions();
+    let Action::Send { to, .. } = &told[0] else { panic!("{told:?}") };
+    assert_eq!((to.len(), node.0.record().addrs()), (2, &[addr(9)][..]));
+    let second = node.0.record().clone();
+    assert!(second.supersedes(&first) && second.is_current(now(5).wall));
+    let later = Duration::from_hours(12).as_millis() as u64 + 10;
+    node.0.handle_timeout(now(later));
+    assert!(node.0.record().supersedes(&second));
+    assert_eq!((node.0.record().addrs(), node.0.record().body().issued_at), (second.addrs(), now(later).wall));
+}
+
+/// Somebody who says another thing under the same number, to others than us.
+#[test]
+fn a_contradiction_that_others_pass_on_is_the_fault_of_its_author() {
+    let mut node = Node::new();
+    node.knows(1);
+    node.knows(2);
+    node.0.searches.clear();
+    node.actions();
+    node.0.handle_command(now(0), look(record(1).key()));
+    let asked = node.requests();
+    let request = asked.iter().find(|(peer, _)| *peer == id(1)).expect("asked").1;
+    node.responds(1, request, Ok(nodes(&[signed(2, 1, vec![addr(2), addr(3)])])));
+    assert_eq!(node.faults(), [(id(2), Fault::InvalidRecord)]);
+}

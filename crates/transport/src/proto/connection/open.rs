@@ -1,0 +1,355 @@
+//! A connection that stands: everything between records and messages.
+
+use core::time::Duration;
+use std::{collections::VecDeque, sync::Arc};
+
+use bytes::Bytes;
+use peerage_core::{
+    Class, CloseReason, Closed, ClosedBy, Command, ConnectionCommand, ConnectionEvent, DropReason, Message, Outbound,
+    RequestError, SecretRng, Timestamp,
+};
+use peerage_wire::{
+    DecodeError, Envelope, Frame, FrameReader, Incoming, Reassembler, RecordHeader, RecordKind, decode_reason,
+    encode_frame,
+    limits::{REASON, RECORD_HEADER},
+    payload,
+};
+use rand_core::Rng;
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{
+    ConnectionConfig,
+    commands::{self, Beat, Grant, MAX_HEARTBEAT_DATA},
+    credit::{ReceiveCredit, SendCredit, cost},
+    handshake::Secured,
+    heartbeat::{ControlRate, Heartbeat},
+    mux::Mux,
+    requests::Requests,
+    sealed::{Opener, Sealer},
+};
+
+/// How often a refusal of the budget is tried again (our guess: short beside a round trip over the sea).
+const RETRY: Duration = Duration::from_millis(50);
+
+/// How long the budget may refuse before the connection ends (our guess: as long as a handshake may take).
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What happened, on its way to the runner.
+pub(super) type Events = VecDeque<ConnectionEvent>;
+
+/// A connection that stands.
+pub(super) struct Open {
+    sealer: Sealer,
+    opener: Opener,
+    session: Session,
+    /// Set in the initiator until bytes arrive that are no refusal.
+    unconfirmed: Option<Unconfirmed>,
+    pause: Option<Pause>,
+}
+
+/// The responder cannot seal anything if it does not accept message 3, so its refusal comes in clear, to an initiator
+/// that has its keys already.
+#[derive(Debug)]
+struct Unconfirmed {
+    refusal: [u8; RECORD_HEADER],
+    seen: Vec<u8>,
+}
+
+/// The budget refused a message.
+#[derive(Debug)]
+struct Pause {
+    /// Frames of the current record that were not taken.
+    frames: Vec<u8>,
+    /// What came after that record: no more than was handed in before the runner saw that nothing is wanted.
+    bytes: Vec<u8>,
+    since: Timestamp,
+    retry: Timestamp,
+}
+
+/// All that is not about records.
+struct Session {
+    config: Arc<ConnectionConfig>,
+    mux: Mux,
+    reassembler: Reassembler,
+    send_credit: SendCredit,
+    receive_credit: ReceiveCredit,
+    rate: ControlRate,
+    requests: Requests,
+    heartbeat: Heartbeat,
+}
+
+impl Open {
+    pub(super) fn new(
+        config: &Arc<ConnectionConfig>,
+        outbound: bool,
+        secured: Secured,
+        data: Bytes,
+        now: Timestamp,
+        rng: &mut SecretRng,
+    ) -> Self {
+        let refusal = RecordHeader { kind: RecordKind::Refuse, length: REASON as u32 }.encode(config.magic);
+        let heartbeat = Heartbeat::new(now, rng.next_u64(), config.heartbeat_interval, config.dead_after, data);
+        let session = Session {
+            config: Arc::clone(config),
+            mux: Mux::new(),
+            reassembler: Reassembler::new(Arc::clone(&config.limits), config.budget.clone()),
+            send_credit: SendCredit::new(),
+            receive_credit: ReceiveCredit::new(),
+            rate: ControlRate::new(now),
+            requests: Requests::default(),
+            heartbeat,
+        };
+        Self {
+            sealer: Sealer::new(secured.keys.send, config.rekey_every),
+            opener: Opener::new(secured.keys.receive, config.rekey_every),
+            session,
+            unconfirmed: outbound.then_some(Unconfirmed { refusal, seen: Vec::new() }),
+            pause: None,
+        }
+    }
+
+    pub(super) const fn wants_bytes(&self) -> bool {
+        self.pause.is_none()
+    }
+
+    pub(super) fn next_timeout(&self) -> Timestamp {
+        let retry = self.pause.as_ref().map(|pause| pause.retry);
+        let deadlines = [retry, self.session.requests.next_timeout()].into_iter().flatten();
+        deadlines.fold(self.session.heartbeat.next_timeout(), Timestamp::min)
+    }
+
+    /// `Err` is how the connection ends; here and below.
+    pub(super) fn handle_bytes(&mut self, now: Timestamp, bytes: &[u8], events: &mut Events) -> Result<(), Closed> {
+        if let Some(pause) = &mut self.pause {
+            pause.bytes.extend_from_slice(bytes);
+            return Ok(());
+        }
+        let Some(first) = &mut self.unconfirmed else { return self.read(now, bytes, events) };
+        first.seen.extend_from_slice(bytes);
+        if let Some(payload) = first.seen.strip_prefix(&first.refusal) {
+            let Some(code) = payload.get(..REASON) else { return Ok(()) };
+            let reason = decode_reason(RecordKind::Refuse, code).unwrap_or(CloseReason::Unknown);
+            return Err(Closed::by_them(reason));
+        }
+        if first.refusal.starts_with(&first.seen) {
+            return Ok(());
+        }
+        let seen = core::mem::take(&mut first.seen);
+        self.unconfirmed = None;
+        self.read(now, &seen, events)
+    }
+
+    fn read(&mut self, now: Timestamp, mut input: &[u8], events: &mut Events) -> Result<(), Closed> {
+        while let Some((kind, plaintext)) = self.opener.read(&mut input).map_err(Closed::by_us)? {
+            self.session.heartbeat.hear(now);
+            match kind {
+                RecordKind::Data => {
+                    let untaken = self.session.read_frames(now, plaintext, events).map_err(Closed::by_us)?;
+                    if !untaken.is_empty() {
+                        let (frames, bytes) = (untaken.to_vec(), input.to_vec());
+                        self.pause = Some(Pause { frames, bytes, since: now, retry: now + RETRY });
+                        return Ok(());
+                    }
+                }
+                RecordKind::Close => {
+                    let reason = decode_reason(kind, plaintext).unwrap_or(CloseReason::Unknown);
+                    return Err(Closed::by_them(reason));
+                }
+                RecordKind::Preamble | RecordKind::Handshake | RecordKind::Refuse => {
+                    return Err(Closed::by_us(CloseReason::UnexpectedRecord));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn handle_timeout(
+        &mut self,
+        now: Timestamp,
+        rng: &mut SecretRng,
+        events: &mut Events,
+    ) -> Result<(), Closed> {
+        if let Some(mut pause) = self.pause.take_if(|pause| pause.retry <= now) {
+            let untaken = self.session.read_frames(now, &pause.frames, events).map_err(Closed::by_us)?.len();
+            if untaken == 0 {
+                self.read(now, &pause.bytes, events)?;
+            } else if now.since(pause.since) >= PATIENCE {
+                return Err(Closed::by_us(CloseReason::OverBudget));
+            } else {
+                if untaken < pause.frames.len() {
+                    pause.since = now;
+                }
+                pause.frames.drain(..pause.frames.len() - untaken);
+                self.pause = Some(Pause { retry: now + RETRY, ..pause });
+            }
+        }
+        self.session.heartbeat.handle_timeout(now, || rng.next_u64()).map_err(Closed::by_us)?;
+        while let Some(id) = self.session.requests.end_due(now) {
+            events.push_back(ConnectionEvent::Response { id, result: Err(RequestError::Timeout) });
+        }
+        Ok(())
+    }
+
+    /// Everything but [`ConnectionCommand::Close`], which is for the owner.
+    pub(super) fn handle_command(&mut self, now: Timestamp, command: ConnectionCommand, events: &mut Events) {
+        let session = &mut self.session;
+        match command {
+            ConnectionCommand::Notify(outbound) => session.send(Envelope::Notification, outbound),
+            ConnectionCommand::Respond { id, outbound } => session.send(Envelope::Response(id), outbound),
+            ConnectionCommand::Request { id, outbound, .. } if !session.config.allows(&outbound.message) => {
+                let result = Err(RequestError::Dropped(DropReason::TooLong));
+                events.push_back(ConnectionEvent::Response { id, result });
+            }
+            ConnectionCommand::Request { id, outbound, timeout } => {
+                let id = session.requests.begin(id, now + timeout);
+                session.send(Envelope::Request(id), outbound);
+            }
+            ConnectionCommand::Consumed { class, bytes } => session.receive_credit.consume(class, bytes),
+            ConnectionCommand::Heartbeat(data) if data.len() <= MAX_HEARTBEAT_DATA => session.heartbeat.set_data(data),
+            ConnectionCommand::Heartbeat(_) | ConnectionCommand::Close(_) => {}
+        }
+    }
+
+    /// Appends records to `out` until nothing can be sent or `limit` bytes are there.
+    pub(super) fn poll_transmit(&mut self, now: Timestamp, out: &mut Vec<u8>, limit: usize) -> Result<(), Closed> {
+        let start = out.len();
+        loop {
+            let session = &mut self.session;
+            let more = self
+                .sealer
+                .seal(out, RecordKind::Data, |out, room| {
+                    let end = out.len() + room;
+                    session.fill_control(now, out);
+                    session.mux.fill(out, end - out.len(), &mut session.send_credit, &session.requests);
+                })
+                .map_err(Closed::by_us)?;
+            if !more || out.len() - start >= limit {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Ends the connection: the other side is told unless it knows, and what was asked of it fails.
+    pub(super) fn close(mut self, closed: Closed, out: &mut Vec<u8>, events: &mut Events) {
+        if closed.by == ClosedBy::Us {
+            self.sealer.seal_close(out, closed.reason);
+        }
+        for id in self.session.requests.end_all() {
+            events.push_back(ConnectionEvent::Response { id, result: Err(RequestError::Closed(closed)) });
+        }
+    }
+}
+
+impl Session {
+    fn send(&mut self, envelope: Envelope, outbound: Outbound) {
+        if self.config.allows(&outbound.message) {
+            self.mux.push(envelope, outbound);
+        }
+    }
+
+    /// Appends what is due of class `Control`: a few hundred bytes at most.
+    fn fill_control(&mut self, now: Timestamp, out: &mut Vec<u8>) {
+        fn put(out: &mut Vec<u8>, command: Command, head: &impl Serialize) {
+            encode_frame(&Message::new(command, payload::to_bytes(head)), Envelope::Notification, out);
+        }
+        while let Some(grant) = self.receive_credit.next_grant() {
+            put(out, commands::CREDIT, &grant);
+        }
+        if let Some(beat) = self.heartbeat.take_pong() {
+            put(out, commands::PONG, &beat);
+        }
+        if let Some(beat) = self.heartbeat.take_ping(now) {
+            put(out, commands::PING, &beat);
+        }
+    }
+
+    /// Takes the frames of a record; those that the budget refused are left over.
+    fn read_frames<'a>(
+        &mut self,
+        now: Timestamp,
+        plaintext: &'a [u8],
+        events: &mut Events,
+    ) -> Result<&'a [u8], CloseReason> {
+        let mut reader = FrameReader::new(plaintext);
+        loop {
+            let rest = reader.rest();
+            let Some(frame) = reader.next() else { return Ok(&[]) };
+            let frame = frame.map_err(|error| error.close_reason())?;
+            if frame.command().class() == Class::Control {
+                self.control(now, frame, events)?;
+                continue;
+            }
+            match self.reassembler.accept(frame) {
+                Err(DecodeError::OverBudget(_)) => return Ok(rest),
+                Err(error) => return Err(error.close_reason()),
+                Ok(incoming) => {
+                    if let Some(len) = announced(&frame) {
+                        self.receive_credit.arrive(frame.command().class(), cost(len))?;
+                    }
+                    events.extend(incoming.and_then(|incoming| self.deliver(incoming)));
+                }
+            }
+        }
+    }
+
+    /// What to tell of a complete message. What nobody will consume is consumed here.
+    fn deliver(&mut self, incoming: Incoming) -> Option<ConnectionEvent> {
+        let Incoming { envelope, message, charge } = incoming;
+        let (class, bytes) = (message.command.class(), cost(message.len()));
+        if !self.config.limits.knows(message.command) {
+            self.receive_credit.consume(class, bytes);
+            return Some(ConnectionEvent::Skipped);
+        }
+        match envelope {
+            Envelope::Notification => Some(ConnectionEvent::Message { message, charge }),
+            Envelope::Request(id) => Some(ConnectionEvent::Request { id, message, charge }),
+            Envelope::Response(id) => {
+                let Some(id) = self.requests.end(id) else {
+                    self.receive_credit.consume(class, bytes);
+                    return None;
+                };
+                Some(ConnectionEvent::Response { id, result: Ok((message, charge)) })
+            }
+        }
+    }
+
+    /// A message of class `Control`: the transport's own, or of a later version of it. It needs no budget, so that credit
+    /// moves even when memory is short.
+    fn control(&mut self, now: Timestamp, frame: Frame<'_>, events: &mut Events) -> Result<(), CloseReason> {
+        let Frame::Whole { command, envelope, head, body } = frame else { return Err(CloseReason::BadFragment) };
+        if frame.content_len() > self.config.limits.of(command) {
+            return Err(CloseReason::MessageTooLong);
+        }
+        let plain = envelope == Envelope::Notification && body.is_none();
+        match command {
+            commands::CREDIT if plain => return self.send_credit.earn(decode::<Grant>(head)?),
+            _ => self.rate.take(now)?,
+        }
+        let (data, rtt) = match command {
+            commands::PING if plain => (self.heartbeat.handle_ping(decode::<Beat>(head)?)?, None),
+            commands::PONG if plain => self.heartbeat.handle_pong(now, decode::<Beat>(head)?)?,
+            _ => {
+                events.push_back(ConnectionEvent::Skipped);
+                return Ok(());
+            }
+        };
+        events.extend(rtt.map(ConnectionEvent::Rtt));
+        if !data.is_empty() {
+            events.push_back(ConnectionEvent::Heartbeat(data));
+        }
+        Ok(())
+    }
+}
+
+fn decode<T: DeserializeOwned + Serialize>(head: &[u8]) -> Result<T, CloseReason> {
+    payload::from_bytes(head, head.len()).map_err(|_| CloseReason::MalformedMessage)
+}
+
+/// Bytes of head and body of the message that a frame begins.
+fn announced(frame: &Frame<'_>) -> Option<usize> {
+    match frame {
+        Frame::Whole { .. } => Some(frame.content_len()),
+        Frame::First { head_len, body_len, .. } => Some(head_len + body_len.unwrap_or(0)),
+        Frame::Next { .. } => None,
+    }
+}

@@ -1,0 +1,12 @@
+//! Stories of two connections joined by a pipe, in virtual time.
+
+mod budget;
+mod credit;
+mod handshake;
+mod harness;
+mod heartbeat;
+mod model;
+mod mux;
+mod requests;
+mod rogue;
+mod sealed;

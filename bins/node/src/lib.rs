@@ -6,6 +6,7 @@ pub mod commands;
 pub mod config;
 pub mod control;
 pub mod data_dir;
+pub mod devnet;
 pub mod genesis;
 pub mod hex;
 pub mod logs;

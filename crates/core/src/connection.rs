@@ -57,7 +57,7 @@ pub enum ConnectionCommand {
     Consumed {
         /// The class.
         class: Class,
-        /// Bytes of messages.
+        /// What the messages were charged on arrival (`Charge::bytes`), which is what their sender's credit paid.
         bytes: usize,
     },
     /// Carry these bytes in every heartbeat from now on; 64 at most.

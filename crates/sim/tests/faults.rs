@@ -58,7 +58,7 @@ fn a_crash_before_a_job_leaves_no_trace_and_one_after_it_leaves_all_but_the_news
         sim.run_for(millis(100));
         assert!(!sim.is_running(0));
         assert_eq!(saw(&mut sim, 0), [Saw::Stored(1)], "of the second job it never heard");
-        assert_eq!(saw(&mut sim, 1), [Saw::Down(id(0), Closed::by_network(CloseReason::StreamEnded))]);
+        assert_eq!(saw(&mut sim, 1), gone(LinkId(1), id(0), Closed::by_network(CloseReason::StreamEnded)));
 
         let kept = sim.take_resource(0).expect("the disk outlives the process");
         assert_eq!(kept, disk);
@@ -107,8 +107,8 @@ fn messages_wait_out_a_short_partition_and_a_long_one_breaks_the_links() {
     sim.partition(&[&[0]]);
     sim.run_for(millis(100_000));
     let closed = Closed::by_us(CloseReason::HeartbeatTimeout);
-    assert_eq!(saw(&mut sim, 0), [Saw::Down(id(1), closed)]);
-    assert_eq!(saw(&mut sim, 1), [Saw::Down(id(0), closed)]);
+    assert_eq!(saw(&mut sim, 0), gone(LinkId(0), id(1), closed));
+    assert_eq!(saw(&mut sim, 1), gone(LinkId(1), id(0), closed));
     sim.connect(0, 1);
     assert_eq!(sim.peers(0).count(), 0, "nobody connects across a partition");
     sim.heal();
@@ -126,8 +126,8 @@ fn a_message_under_way_arrives_though_its_sender_died_and_one_to_the_dead_is_los
     let disk = sim.take_resource(0).expect("crashed");
     sim.restart(0, Probe::default(), disk);
     sim.run_for(millis(50));
-    let gone = Closed::by_network(CloseReason::StreamEnded);
-    assert_eq!(saw(&mut sim, 1), [Saw::Message(id(0), VOTE, 1), Saw::Down(id(0), gone)]);
+    let [link_down, peer_down] = gone(LinkId(1), id(0), Closed::by_network(CloseReason::StreamEnded));
+    assert_eq!(saw(&mut sim, 1), [Saw::Message(id(0), VOTE, 1), link_down, peer_down]);
     assert_eq!(saw(&mut sim, 0), [], "its new life knows nothing of the old one");
     assert_eq!(sim.budget(0).report().resident, 0, "all that it held is given back");
 }

@@ -32,8 +32,8 @@ fn a_dial_ends_in_a_link_that_counts_for_each_side_once_that_side_admits_it() {
 
     sim.command(1, Do::Close(theirs, CloseReason::Surplus));
     sim.run_for(millis(10));
-    assert_eq!(saw(&mut sim, 1), [Saw::Down(id(0), Closed::by_us(CloseReason::Surplus))]);
-    assert_eq!(saw(&mut sim, 0), [Saw::Down(id(1), Closed::by_them(CloseReason::Surplus))]);
+    assert_eq!(saw(&mut sim, 1), gone(theirs, id(0), Closed::by_us(CloseReason::Surplus)));
+    assert_eq!(saw(&mut sim, 0), gone(ours, id(1), Closed::by_them(CloseReason::Surplus)));
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn of_two_links_to_one_peer_the_newer_carries_and_the_peer_is_gone_with_the_last
     sim.run_for(millis(20));
     assert!(saw(&mut sim, 1).contains(&Saw::Message(id(0), VOTE, 3)));
     sim.command(0, Do::Close(LinkId(3), CloseReason::Duplicate));
-    assert_eq!(saw(&mut sim, 0), [Saw::Down(id(1), closed)]);
+    assert_eq!(saw(&mut sim, 0), gone(LinkId(3), id(1), closed));
 }
 
 #[test]
@@ -173,7 +173,8 @@ fn a_request_ends_exactly_once_in_an_answer_a_timeout_or_the_end_of_its_link() {
     sim.disconnect(1, 0, CloseReason::Banned);
     sim.run_for(millis(1_000));
     let closed = Closed::by_them(CloseReason::Banned);
-    assert_eq!(saw(&mut sim, 0), [Saw::Down(id(1), closed), Saw::Response(1, Err(RequestError::Closed(closed)))]);
+    let [link_down, peer_down] = gone(LinkId(0), id(1), closed);
+    assert_eq!(saw(&mut sim, 0), [link_down, peer_down, Saw::Response(1, Err(RequestError::Closed(closed)))]);
     sim.command(0, Do::Request(id(1), 1, message(ECHO, 5), millis(100)));
     assert_eq!(saw(&mut sim, 0), [Saw::Response(1, Err(RequestError::Dropped(DropReason::NotConnected)))]);
 }

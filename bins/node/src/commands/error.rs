@@ -10,6 +10,7 @@ use crate::{
     config::ConfigError,
     control::{BindError, ClientError, Inclusion, LineError, Outcome},
     data_dir::DataDirError,
+    devnet::DevnetError,
     genesis::GenesisFileError,
     hex::ParseHexError,
     runtime::RunError,
@@ -79,6 +80,9 @@ pub enum CliError {
     /// The node, at its start or while it ran.
     #[error(transparent)]
     Run(#[from] RunError),
+    /// The devnet did not come up.
+    #[error(transparent)]
+    Devnet(#[from] DevnetError),
     /// A file or the output.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -109,7 +113,9 @@ impl CliError {
             Self::Run(RunError::Listen { reason, .. } | RunError::Threads(reason)) => of_io(reason),
             Self::Run(RunError::Store(_) | RunError::StoreFailed(_)) => IO,
             Self::Client(ClientError::Line(LineError::Io(reason))) | Self::Io(reason) => of_io(reason),
-            Self::Client(_) | Self::Absent | Self::NotApplied { .. } | Self::NotCommitted { .. } => RUNTIME,
+            Self::Devnet(_) | Self::Client(_) | Self::Absent | Self::NotApplied { .. } | Self::NotCommitted { .. } => {
+                RUNTIME
+            }
             Self::Transaction(_) | Self::Hex(_) => USAGE,
         }
     }

@@ -1,5 +1,6 @@
 //! What the commands do that need no node in this process.
 
+pub mod devnet;
 mod error;
 mod get;
 mod init;
@@ -10,6 +11,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod tx;
+pub mod verify;
 
 use std::io::Write;
 

@@ -33,7 +33,11 @@ pub fn execute(args: &VerifyArgs, out: &mut impl Write) -> Result<bool, CliError
     let journal = args.journal.as_deref().map(read_journal).transpose()?;
     let stores = args.dirs.iter().zip(names(&args.dirs)).map(|(dir, name)| (name, dir.clone())).collect();
     let verdict = check(stores, journal.as_deref());
-    if args.json { print_json(&verdict, out)? } else { verdict.print(out)? }
+    if args.json {
+        print_json(&verdict, out)?
+    } else {
+        verdict.print(out)?
+    }
     Ok(verdict.ok)
 }
 
@@ -84,10 +88,8 @@ pub struct Finding {
 /// other and with the journal.
 pub fn check(dirs: Vec<(String, PathBuf)>, journal: Option<&[TxId]>) -> Verdict {
     let reports: Vec<(String, Result<Report, Finding>)> = thread::scope(|scope| {
-        let checks: Vec<_> = dirs
-            .into_iter()
-            .map(|(node, dir)| (node.clone(), scope.spawn(move || check_one(node, &dir))))
-            .collect();
+        let checks: Vec<_> =
+            dirs.into_iter().map(|(node, dir)| (node.clone(), scope.spawn(move || check_one(node, &dir)))).collect();
         let joined = checks.into_iter().map(|(node, check)| {
             let report = check.join().unwrap_or_else(|_| {
                 Err(Finding::unreadable(&node, "the check itself failed: this is a fault of the program"))
@@ -236,7 +238,8 @@ fn names(dirs: &[PathBuf]) -> Vec<String> {
     let last = |dir: &PathBuf| dir.file_name().map(|name| name.to_string_lossy().into_owned());
     let mut counts: BTreeMap<Option<String>, usize> = BTreeMap::new();
     dirs.iter().for_each(|dir| *counts.entry(last(dir)).or_default() += 1);
-    let name = |dir: &PathBuf| last(dir).filter(|_| counts[&last(dir)] == 1).unwrap_or_else(|| dir.display().to_string());
+    let name =
+        |dir: &PathBuf| last(dir).filter(|_| counts[&last(dir)] == 1).unwrap_or_else(|| dir.display().to_string());
     dirs.iter().map(name).collect()
 }
 

@@ -115,7 +115,8 @@ impl NodeProcess {
             Ok(Err(error)) => Some(format!("{} cannot be waited for: {error}", self.name)),
             Err(_) => {
                 let killed = self.process.kill().await;
-                let killed = killed.map_or_else(|error| format!("could not be killed: {error}"), |()| "was killed".into());
+                let killed =
+                    killed.map_or_else(|error| format!("could not be killed: {error}"), |()| "was killed".into());
                 Some(format!("{} did not stop within {} s and {killed}", self.name, STOP_DEADLINE.as_secs()))
             }
         }

@@ -45,11 +45,13 @@ impl Histogram {
     pub fn percentile(&self, percent: u8) -> Option<u64> {
         let rank = (u128::from(self.total) * u128::from(percent)).div_ceil(100).max(1);
         let mut below = 0;
-        self.counts.iter().position(|count| {
-            below += u128::from(*count);
-            below >= rank
-        })
-        .map(largest)
+        self.counts
+            .iter()
+            .position(|count| {
+                below += u128::from(*count);
+                below >= rank
+            })
+            .map(largest)
     }
 }
 

@@ -172,7 +172,8 @@ async fn stages<W: Write>(
         () = interrupts.next() => return Err(DevnetError::Interrupted),
     };
     if !met {
-        lines.say(format_args!("warning      the nodes have not found all of each other; the load begins all the same"));
+        lines
+            .say(format_args!("warning      the nodes have not found all of each other; the load begins all the same"));
     }
 
     let mut load = Load::start(Arc::clone(&shared), *rate, *duration, layout.genesis().chain_id());

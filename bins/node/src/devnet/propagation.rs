@@ -75,7 +75,8 @@ impl Tracker {
 
     /// A transaction of an account is about to be handed to a node. Events about others are passed over.
     pub fn submitted(&mut self, id: TxId, account: usize) {
-        let followed = Followed { account, acked: None, seen: vec![None; self.nodes], committed: vec![false; self.nodes] };
+        let followed =
+            Followed { account, acked: None, seen: vec![None; self.nodes], committed: vec![false; self.nodes] };
         if self.open.insert(id, followed).is_none() {
             self.submitted += 1;
             self.uncommitted += 1;

@@ -53,7 +53,6 @@ struct PropagationLine {
     missing: u64,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
 const fn is_zero(count: &u64) -> bool {
     *count == 0
 }
@@ -75,11 +74,13 @@ impl Summary {
         }
         let committed = self.verdict.committed;
         if committed as u64 != self.submitted {
-            failures.push(format!("{committed} of {} transactions are committed exactly once everywhere", self.submitted));
+            failures
+                .push(format!("{committed} of {} transactions are committed exactly once everywhere", self.submitted));
         }
         // At least 0.9 of the load that was asked for.
         if u128::from(self.submitted) * 10 < u128::from(self.due) * 9 {
-            failures.push(format!("the load was not kept up: {} of {} transactions submitted", self.submitted, self.due));
+            failures
+                .push(format!("the load was not kept up: {} of {} transactions submitted", self.submitted, self.due));
         }
         failures
     }
@@ -124,7 +125,11 @@ impl Summary {
         let (p50, p99) = (ms(p50_ms), ms(p99_ms));
         writeln!(out, "propagation  p50 {p50} ms, p99 {p99} ms, of {expected} arrivals, {missing} missing")?;
         if self.missed_events > 0 {
-            writeln!(out, "             {} events were missed: this process was too slow for them", self.missed_events)?;
+            writeln!(
+                out,
+                "             {} events were missed: this process was too slow for them",
+                self.missed_events
+            )?;
         }
         let failures = self.failures();
         for failure in &failures {

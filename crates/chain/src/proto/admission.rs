@@ -178,10 +178,9 @@ impl Chain {
                     Origin::Submitted(token) => self.promise(&tx, token),
                     Origin::Gossip(item) => self.verdict(item, Verdict::Accept),
                     // Others may lack it as we did.
-                    Origin::Push(_) => self.gossip(GossipCommand::Publish {
-                        topic: TRANSACTIONS_TOPIC,
-                        bytes: tx.bytes.clone(),
-                    }),
+                    Origin::Push(_) => {
+                        self.gossip(GossipCommand::Publish { topic: TRANSACTIONS_TOPIC, bytes: tx.bytes.clone() })
+                    }
                 }
                 self.build_if_due(now);
             }

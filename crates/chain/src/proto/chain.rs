@@ -11,8 +11,8 @@ use std::{
 
 use bytes::Bytes;
 use peerage_core::{
-    Action, Budget, Charge, Done, Fault, JobId, Layer, Message, NetworkEvent, NodeId, Now, Pool as BudgetPool, Protocol,
-    RequestId, Timestamp,
+    Action, Budget, Charge, Done, Fault, JobId, Layer, Message, NetworkEvent, NodeId, Now, Pool as BudgetPool,
+    Protocol, RequestId, Timestamp,
 };
 use peerage_gossip::{Command as GossipCommand, Event as GossipEvent, ItemId, Topic, Verdict};
 use thiserror::Error;
@@ -54,11 +54,22 @@ pub(super) enum Work {
     Prune,
     Build,
     /// Charges pay for the bytes as long as the job holds them.
-    CheckBlock { item: ItemId, from: NodeId, charge: Charge },
-    CheckBlocks { peer: NodeId, heights: Range<u64>, charge: Charge },
+    CheckBlock {
+        item: ItemId,
+        from: NodeId,
+        charge: Charge,
+    },
+    CheckBlocks {
+        peer: NodeId,
+        heights: Range<u64>,
+        charge: Charge,
+    },
     /// Of a block that this peer brought.
     Apply(NodeId),
-    Serve { peer: NodeId, request: RequestId },
+    Serve {
+        peer: NodeId,
+        request: RequestId,
+    },
     Get(u64),
     Account(u64, Account),
     Location(u64, TxId),
@@ -77,6 +88,10 @@ pub(super) struct Peer {
     pub(super) push_from: Option<u64>,
     /// Not before this moment.
     pub(super) push_at: Timestamp,
+    /// Where the last push began, should it have to be repeated.
+    pub(super) pushed_from: u64,
+    /// Something was dropped once: from then on it gets one message at a time, so that each repetition gets on.
+    pub(super) one_by_one: bool,
     /// A push was dropped: nothing more until it takes messages again.
     pub(super) blocked: bool,
     /// Its requests that are being answered.
@@ -466,7 +481,8 @@ impl Protocol for Chain {
             },
             NetworkEvent::Shed { peer, command: TRANSACTIONS, .. } => {
                 if let Some(state) = self.peers.get_mut(&peer) {
-                    (state.push_from, state.blocked) = (Some(0), true);
+                    state.push_from = Some(state.pushed_from);
+                    (state.blocked, state.one_by_one) = (true, true);
                 }
             }
             NetworkEvent::Writable { peer } => {
@@ -480,7 +496,7 @@ impl Protocol for Chain {
         }
     }
 
-    fn handle_command(&mut self, now: Now, command: Command) {
+    fn handle_command(&mut self, _: Now, command: Command) {
         match command {
             Command::Submit { token, tx } => self.receive(tx, Origin::Submitted(token)),
             Command::Gossip(event) => self.handle_gossip(event),
@@ -524,12 +540,14 @@ impl Protocol for Chain {
                 }
             }
             Done::Computed(ComputeDone::Block(result)) => {
-                if let Work::CheckBlock { item, from, charge: _ } = work {
+                if let Work::CheckBlock { item, from, charge } = work {
+                    drop(charge);
                     self.block_checked(now, item, from, result);
                 }
             }
             Done::Computed(ComputeDone::Blocks(blocks, fault)) => {
-                if let Work::CheckBlocks { peer, heights, charge: _ } = work {
+                if let Work::CheckBlocks { peer, heights, charge } = work {
+                    drop(charge);
                     self.blocks_checked(now, peer, heights, blocks, fault);
                 }
             }

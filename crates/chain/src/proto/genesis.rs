@@ -206,3 +206,75 @@ impl Genesis {
         &self.limits
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::{genesis_file, keypair};
+
+    #[test]
+    fn every_rule_is_part_of_the_networks_name() {
+        let id = |change: fn(&mut GenesisFile)| {
+            let mut file = genesis_file();
+            change(&mut file);
+            Genesis::new(&file).expect("valid").network_id()
+        };
+        let changes: [fn(&mut GenesisFile); 10] = [
+            |_| {},
+            |file| file.chain_id += 1,
+            |file| file.network.push('x'),
+            |file| file.producers.push("11".repeat(32)),
+            |file| file.time += 1,
+            |file| file.block_interval_ms += 1,
+            |file| file.limits.max_block_bytes -= 1,
+            |file| file.limits.max_tx_bytes -= 1,
+            |file| file.limits.mempool_bytes -= 1,
+            |file| file.limits.nonce_gap -= 1,
+        ];
+        let ids: std::collections::BTreeSet<NetworkId> = changes.into_iter().map(id).collect();
+        assert_eq!(ids.len(), 10);
+        assert_eq!(
+            id(|file| file.producers[0] = file.producers[0].to_uppercase()),
+            id(|_| {}),
+            "spelling is not a rule"
+        );
+    }
+
+    #[test]
+    fn a_genesis_that_cannot_work_is_refused() {
+        let error = |change: fn(&mut GenesisFile)| {
+            let mut file = genesis_file();
+            change(&mut file);
+            Genesis::new(&file).expect_err("invalid")
+        };
+        assert_eq!(error(|file| file.network.clear()), GenesisError::Name(0));
+        assert_eq!(error(|file| file.producers.clear()), GenesisError::ProducerCount(0));
+        assert_eq!(error(|file| file.producers[0].truncate(63)), GenesisError::ProducerKey(0));
+        assert_eq!(error(|file| file.producers.push(file.producers[0].clone())), GenesisError::DuplicateProducer(1));
+        assert_eq!(error(|file| file.block_interval_ms = 0), GenesisError::Interval(0));
+        assert_eq!(error(|file| file.limits.max_block_bytes += 1), GenesisError::Limit("max_block_bytes"));
+        assert_eq!(error(|file| file.limits.max_tx_bytes += 1), GenesisError::Limit("max_tx_bytes"));
+        assert_eq!(error(|file| file.limits.max_block_bytes = 10_000), GenesisError::Limit("max_tx_bytes"));
+        assert_eq!(error(|file| file.limits.mempool_bytes = 10), GenesisError::Limit("mempool_bytes"));
+        assert_eq!(error(|file| file.limits.nonce_gap = 0), GenesisError::Limit("nonce_gap"));
+    }
+
+    #[test]
+    fn a_block_around_one_transaction_costs_less_than_is_set_aside() {
+        use crate::proto::{block::*, id::*};
+        let header = Header {
+            height: u64::MAX,
+            parent: BlockId::default(),
+            time: UnixMillis(u64::MAX),
+            tx_root: Root::default(),
+            receipts_root: Root::default(),
+            state_root: Root::default(),
+            producer: Producer::default(),
+        };
+        let genesis = Genesis::new(&genesis_file()).expect("valid");
+        let tx = crate::fixtures::tx(1, 0, vec![crate::fixtures::put("k", "", 0)]);
+        let block = CheckedBlock::make(&genesis, header, vec![tx.clone()], &keypair(1)).expect("small");
+        // The count of transactions takes one byte here and never more than five.
+        assert!((block.bytes().len() - tx.bytes.len() + 4) as u64 <= BLOCK_OVERHEAD_BYTES);
+    }
+}

@@ -21,8 +21,6 @@ mod wire;
 
 pub use chain::{BLOCKS_TOPIC, Chain, ConfigError, TRANSACTIONS_TOPIC};
 pub use config::Config;
-pub use event::{
-    AccountStatus, Command, DropCause, Event, Refusal, Status, TransactionStatus, Unavailable,
-};
+pub use event::{AccountStatus, Command, DropCause, Event, Refusal, Status, TransactionStatus, Unavailable};
 pub use jobs::{ComputeDone, ComputeJob};
 pub use wire::{BLOCKS, BlocksRequest, HEAD, LIMITS, Summary, TRANSACTIONS};

@@ -157,7 +157,8 @@ impl Chain {
             return; // it stays on disk, for a start with more room
         };
         let tx = Arc::new(tx);
-        if let Ok(Inserted::New) = self.pool.insert(Arc::clone(&tx), next, Standing::Promised, charge, &mut Vec::new()) {
+        if let Ok(Inserted::New) = self.pool.insert(Arc::clone(&tx), next, Standing::Promised, charge, &mut Vec::new())
+        {
             self.outbox.offered(now.mono, tx.id);
             self.emit(Event::TxAccepted { id: tx.id });
             self.publish(&tx);
@@ -188,15 +189,15 @@ impl Chain {
 
     /// Pushes pending transactions to the peers that are owed some and take messages.
     pub(super) fn push_pending(&mut self, now: Now) {
-        let owed: Vec<(NodeId, u64)> = self
+        let owed: Vec<(NodeId, u64, usize)> = self
             .peers
             .iter()
             .filter(|(_, peer)| peer.next_push().is_some_and(|at| at <= now.mono))
-            .filter_map(|(id, peer)| Some((*id, peer.push_from?)))
+            .filter_map(|(id, peer)| Some((*id, peer.push_from?, if peer.one_by_one { 1 } else { OFFER_BYTES })))
             .collect();
-        for (to, from) in owed {
+        for (to, from, bytes) in owed {
             let (mut next, mut sent) = (Some(from), 0);
-            while let Some(from) = next.filter(|_| sent < OFFER_BYTES) {
+            while let Some(from) = next.filter(|_| sent < bytes) {
                 let (txs, rest) = self.pool.since(from, MAX_PUSH_BYTES, MAX_BATCH_ITEMS);
                 next = rest;
                 if txs.is_empty() {
@@ -207,7 +208,7 @@ impl Chain {
                 self.act(Action::Send { to: vec![to], message });
             }
             if let Some(peer) = self.peers.get_mut(&to) {
-                (peer.push_from, peer.push_at) = (next, now.mono + PUSH_PAUSE);
+                (peer.push_from, peer.pushed_from, peer.push_at) = (next, from, now.mono + PUSH_PAUSE);
             }
         }
     }

@@ -218,3 +218,61 @@ fn within_limit(bytes: Vec<u8>) -> Result<Vec<u8>, TransactionError> {
     }
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::{CHAIN, account, delete, keypair, put, tx};
+
+    #[test]
+    fn every_byte_of_a_transaction_is_covered() {
+        let whole = tx(1, 3, vec![put("key", "value", 0), delete("old", 7)]);
+        let again = EncodedTransaction::decode(whole.bytes.clone(), MAX_TX_BYTES).expect("its own encoding");
+        assert_eq!(again, *whole);
+        assert_eq!(again.tx.verify_signature(), Ok(()));
+        for at in 0..whole.bytes.len() {
+            let mut damaged = whole.bytes.to_vec();
+            damaged[at] ^= 1;
+            if let Ok(other) = EncodedTransaction::decode(damaged.into(), MAX_TX_BYTES) {
+                assert_ne!(other.id, whole.id, "byte {at}");
+                assert_eq!(other.tx.verify_signature(), Err(TransactionError::BadSignature), "byte {at}");
+            }
+        }
+        let mut longer = whole.bytes.to_vec();
+        longer.push(0);
+        assert_eq!(EncodedTransaction::decode(longer.into(), MAX_TX_BYTES), Err(TransactionError::Malformed));
+    }
+
+    /// The wire form, written out by hand: changing it is a decision with a new domain string.
+    #[test]
+    fn the_encoding_is_frozen() {
+        let whole = tx(1, 3, vec![put("k", "vv", 300), delete("old", 7)]);
+        let mut expected = vec![CHAIN as u8];
+        expected.extend(account(1).0);
+        expected.extend([3, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]); // nonce, valid_until = u64::MAX
+        expected.extend([2, 0, 1, b'k', 2, b'v', b'v', 0xac, 2, 1, 3, b'o', b'l', b'd', 7]);
+        let mut signed = vec![SIGNED.len() as u8];
+        signed.extend(SIGNED.as_bytes());
+        signed.extend(&expected);
+        expected.extend(keypair(1).sign(&signed));
+        assert_eq!(whole.bytes, expected);
+    }
+
+    #[test]
+    fn limits_are_kept_on_both_sides() {
+        let sign = |ops: Vec<Op>| {
+            let body = TransactionBody { chain_id: CHAIN, account: account(1), nonce: 0, valid_until: 9, ops };
+            Transaction::sign(body, &keypair(1)).map(drop)
+        };
+        assert_eq!(sign(vec![]), Err(TransactionError::OpCount(0)));
+        assert_eq!(sign(vec![put("k", "", 0); MAX_OPS]), Ok(()));
+        assert_eq!(sign(vec![put("k", "", 0); MAX_OPS + 1]), Err(TransactionError::OpCount(65)));
+        assert_eq!(sign(vec![put("", "", 0)]), Err(TransactionError::KeyLength { op: 0, bytes: 0 }));
+        let long = "k".repeat(MAX_KEY_BYTES);
+        assert_eq!(sign(vec![put(&long, "", 0)]), Ok(()));
+        let too_long = sign(vec![put("k", "", 0), put(&(long + "k"), "", 0)]);
+        assert_eq!(too_long, Err(TransactionError::KeyLength { op: 1, bytes: 257 }));
+        let huge = sign(vec![put("k", &"v".repeat(MAX_TX_BYTES), 0)]);
+        assert!(matches!(huge, Err(TransactionError::TooLarge { .. })));
+    }
+}

@@ -178,12 +178,10 @@ impl Store {
     }
 }
 
-fn state_tables(
-    txn: &WriteTransaction,
-) -> Result<
-    StateTables<redb::Table<'_, &'static [u8], &'static [u8]>, redb::Table<'_, &'static [u8; 32], u64>>,
-    StoreError,
-> {
+type WriteState<'txn> =
+    StateTables<redb::Table<'txn, &'static [u8], &'static [u8]>, redb::Table<'txn, &'static [u8; 32], u64>>;
+
+fn state_tables(txn: &WriteTransaction) -> Result<WriteState<'_>, StoreError> {
     Ok(StateTables { entries: txn.open_table(tables::STATE)?, nonces: txn.open_table(tables::NONCES)? })
 }
 

@@ -95,10 +95,9 @@ impl Job for StoreJob {
         let times = |each: Duration, n: usize| each * u32::try_from(n).unwrap_or(u32::MAX);
         match self {
             Self::Load => Cost { time: COMMIT, bytes: 0 },
-            Self::Apply(block) => Cost {
-                time: COMMIT + times(PER_TRANSACTION, block.transactions().len()),
-                bytes: block.held_bytes(),
-            },
+            Self::Apply(block) => {
+                Cost { time: COMMIT + times(PER_TRANSACTION, block.transactions().len()), bytes: block.held_bytes() }
+            }
             // The pool pays for the candidates already.
             Self::Build { candidates, .. } => {
                 Cost { time: COMMIT + times(PER_TRANSACTION, candidates.len()), bytes: 0 }

@@ -17,7 +17,7 @@ use thiserror::Error;
 
 use crate::proto::{genesis::Genesis, state::EMPTY_ROOT};
 
-pub use commit::{ApplyOutcome, Applied, Built};
+pub use commit::{Applied, ApplyOutcome, Built};
 pub use jobs::{StoreDone, StoreJob};
 pub use read::{AdmissionView, Loaded, Proved};
 pub use tables::{Head, SCHEMA, TxLocation};
@@ -189,7 +189,6 @@ impl Store {
 pub(crate) fn zero(genesis: &Genesis) -> Head {
     Head { height: 0, id: genesis.block_id(), state_root: EMPTY_ROOT, time: genesis.time() }
 }
-
 
 #[cfg(test)]
 mod tests;

@@ -150,10 +150,8 @@ impl Store {
     }
 }
 
-type ReadState = StateTables<
-    redb::ReadOnlyTable<&'static [u8], &'static [u8]>,
-    redb::ReadOnlyTable<&'static [u8; 32], u64>,
->;
+type ReadState =
+    StateTables<redb::ReadOnlyTable<&'static [u8], &'static [u8]>, redb::ReadOnlyTable<&'static [u8; 32], u64>>;
 
 fn state(txn: &ReadTransaction) -> Result<ReadState, StoreError> {
     Ok(StateTables { entries: txn.open_table(tables::STATE)?, nonces: txn.open_table(tables::NONCES)? })

@@ -85,9 +85,7 @@ pub(super) fn decode_entry(row: &[u8]) -> Result<Entry, StoreError> {
 
 pub(super) fn encode_node(node: &Node) -> Vec<u8> {
     match node {
-        Node::Leaf(leaf) => {
-            [&[0], &leaf.key_hash[..], &leaf.version.to_be_bytes()[..], &leaf.value_hash[..]].concat()
-        }
+        Node::Leaf(leaf) => [&[0], &leaf.key_hash[..], &leaf.version.to_be_bytes()[..], &leaf.value_hash[..]].concat(),
         Node::Branch { left, right } => [&[1], &left[..], &right[..]].concat(),
     }
 }

@@ -94,7 +94,11 @@ fn a_block_holds_what_its_limit_allows_and_the_rest_waits() {
     let store = Store::in_memory(genesis).unwrap();
     let txs: Vec<_> = (0..9).map(|n| tx(n, 0, vec![put(&format!("k{n}"), &"v".repeat(300), 0)])).collect();
     let built = store.build(txs, WALL, &keypair(PRODUCER)).unwrap().block.unwrap();
-    assert!(built.block.bytes().len() <= 2_000 && built.block.transactions().len() == 3, "{:?}", built.block.bytes().len());
+    assert!(
+        built.block.bytes().len() <= 2_000 && built.block.transactions().len() == 3,
+        "{:?}",
+        built.block.bytes().len()
+    );
 }
 
 /// A block like `applied` with another header, properly signed: what a faulty or malicious producer could send.

@@ -12,22 +12,22 @@ use peerage_chain::{
     },
     store::{Report, Store, compare},
 };
-use peerage_core::{Action, Budget, Done, JobId, NetworkEvent, NodeId, NoJob, Now, Protocol, Timestamp};
+use peerage_core::{Action, Budget, Done, JobId, NetworkEvent, NoJob, NodeId, Now, Protocol, Timestamp};
 use peerage_gossip::Gossip;
 use peerage_sim::{NodeSpec, Sim, SimConfig};
 use peerage_transport::proto::keypair::Keypair;
 
-pub const PRODUCER: u8 = 200;
+pub(crate) const PRODUCER: u8 = 200;
 
 /// Chain over gossip, as every node composes them: one's events are the other's commands.
-pub struct Node {
+pub(crate) struct Node {
     chain: Chain,
     gossip: Gossip,
     now: Now,
 }
 
 impl Node {
-    pub fn new(config: Config, budget: &Budget) -> Self {
+    pub(crate) fn new(config: Config, budget: &Budget) -> Self {
         Self {
             chain: Chain::new(genesis(), config, budget).expect("the producer's key"),
             gossip: Gossip::new(peerage_gossip::Config::default(), budget),
@@ -35,7 +35,7 @@ impl Node {
         }
     }
 
-    pub fn chain(&self) -> &Chain {
+    pub(crate) fn chain(&self) -> &Chain {
         &self.chain
     }
 }
@@ -77,10 +77,14 @@ impl Protocol for Node {
 
     fn handle_done(&mut self, now: Now, id: JobId, done: Done<Self>) {
         self.now = now;
-        self.chain.handle_done(now, id, match done {
-            Done::Stored(output) => Done::Stored(output),
-            Done::Computed(output) => Done::Computed(output),
-        });
+        self.chain.handle_done(
+            now,
+            id,
+            match done {
+                Done::Stored(output) => Done::Stored(output),
+                Done::Computed(output) => Done::Computed(output),
+            },
+        );
     }
 
     fn poll_action(&mut self) -> Option<Action<Self>> {
@@ -106,11 +110,11 @@ impl Protocol for Node {
     }
 }
 
-pub fn keypair(number: u8) -> Keypair {
+pub(crate) fn keypair(number: u8) -> Keypair {
     Keypair::from_seed(&[number; 32])
 }
 
-pub fn genesis() -> Arc<Genesis> {
+pub(crate) fn genesis() -> Arc<Genesis> {
     let file = GenesisFile {
         chain_id: 7,
         network: "stories".into(),
@@ -122,39 +126,43 @@ pub fn genesis() -> Arc<Genesis> {
     Arc::new(Genesis::new(&file).expect("a valid genesis"))
 }
 
-pub fn account(number: u8) -> Account {
+pub(crate) fn account(number: u8) -> Account {
     Account(*keypair(number).node_id().as_bytes())
 }
 
 /// A transaction of account `number` that puts a new key of its own.
-pub fn tx(number: u8, nonce: u64) -> EncodedTransaction {
-    tx_with(number, nonce, vec![Op::Put {
-        key: format!("{number}/{nonce}").into_bytes(),
-        value: vec![number; 200],
-        expected_version: 0,
-    }])
+pub(crate) fn tx(number: u8, nonce: u64) -> EncodedTransaction {
+    tx_with(
+        number,
+        nonce,
+        vec![Op::Put { key: format!("{number}/{nonce}").into_bytes(), value: vec![number; 200], expected_version: 0 }],
+    )
 }
 
-pub fn tx_with(number: u8, nonce: u64, ops: Vec<Op>) -> EncodedTransaction {
+pub(crate) fn tx_with(number: u8, nonce: u64, ops: Vec<Op>) -> EncodedTransaction {
     let body = TransactionBody { chain_id: 7, account: account(number), nonce, valid_until: 1_000_000, ops };
     Transaction::sign(body, &keypair(number)).expect("valid").encode().expect("small")
 }
 
 /// A network of such nodes; node 0 is the producer.
-pub struct Net {
-    pub sim: Sim<Node>,
+pub(crate) struct Net {
+    pub(crate) sim: Sim<Node>,
     configs: Vec<Config>,
     next_token: u64,
     /// What the users of the nodes were promised.
-    pub acknowledged: Vec<TxId>,
-    pub refused: Vec<(u64, Refusal)>,
+    pub(crate) acknowledged: Vec<TxId>,
+    pub(crate) refused: Vec<(u64, Refusal)>,
 }
 
 impl Net {
     /// `n` nodes, not connected.
-    pub fn new(seed: u64, n: usize) -> Self {
+    pub(crate) fn new(seed: u64, n: usize) -> Self {
+        Self::with(SimConfig::new(seed), n)
+    }
+
+    pub(crate) fn with(config: SimConfig, n: usize) -> Self {
         let mut net = Self {
-            sim: Sim::new(SimConfig::new(seed)),
+            sim: Sim::new(config),
             configs: Vec::new(),
             next_token: 0,
             acknowledged: Vec::new(),
@@ -166,7 +174,7 @@ impl Net {
         net
     }
 
-    pub fn add(&mut self, mut config: Config) -> usize {
+    pub(crate) fn add(&mut self, mut config: Config) -> usize {
         let number = self.sim.len() as u8;
         if number == 0 {
             config.producer = Some(Arc::new(keypair(PRODUCER)));
@@ -180,25 +188,25 @@ impl Net {
     }
 
     /// Connects each node with the next.
-    pub fn line(mut self) -> Self {
+    pub(crate) fn line(mut self) -> Self {
         for node in 1..self.sim.len() {
             self.sim.connect(node - 1, node);
         }
         self
     }
 
-    pub fn submit(&mut self, node: usize, tx: &EncodedTransaction) -> u64 {
+    pub(crate) fn submit(&mut self, node: usize, tx: &EncodedTransaction) -> u64 {
         self.submit_bytes(node, tx.bytes.clone())
     }
 
-    pub fn submit_bytes(&mut self, node: usize, tx: Bytes) -> u64 {
+    pub(crate) fn submit_bytes(&mut self, node: usize, tx: Bytes) -> u64 {
         self.next_token += 1;
         self.sim.command(node, Command::Submit { token: self.next_token, tx });
         self.next_token
     }
 
     /// Takes note of the answers that users got since the last call, and returns all other events.
-    pub fn collect(&mut self) -> Vec<(usize, Event)> {
+    pub(crate) fn collect(&mut self) -> Vec<(usize, Event)> {
         let mut others = Vec::new();
         for node in 0..self.sim.len() {
             for (_, event) in self.sim.events(node) {
@@ -212,25 +220,25 @@ impl Net {
         others
     }
 
-    pub fn height(&self, node: usize) -> u64 {
+    pub(crate) fn height(&self, node: usize) -> u64 {
         self.sim.node(node).protocol().chain().head().map_or(0, |head| head.height)
     }
 
-    pub fn pool(&self, node: usize) -> usize {
+    pub(crate) fn pool(&self, node: usize) -> usize {
         self.sim.node(node).protocol().chain().status().pool
     }
 
-    pub fn outbox(&self, node: usize) -> usize {
+    pub(crate) fn outbox(&self, node: usize) -> usize {
         self.sim.node(node).protocol().chain().status().outbox
     }
 
     /// The process dies and starts again, with the disk it had.
-    pub fn restart(&mut self, node: usize) {
+    pub(crate) fn restart(&mut self, node: usize) {
         self.sim.crash(node);
         self.revive(node);
     }
 
-    pub fn revive(&mut self, node: usize) {
+    pub(crate) fn revive(&mut self, node: usize) {
         let store = self.sim.take_resource(node).expect("the disk of a crashed node");
         let protocol = Node::new(self.configs[node].clone(), &self.sim.budget(node).clone());
         self.sim.restart(node, protocol, store);
@@ -238,7 +246,7 @@ impl Net {
 
     /// Stops all nodes and checks their stores: each by itself, all against each other, and against every promise.
     #[track_caller]
-    pub fn audit(mut self) -> Vec<(String, Report)> {
+    pub(crate) fn audit(mut self) -> Vec<(String, Report)> {
         self.collect();
         let reports: Vec<(String, Report)> = (0..self.sim.len())
             .map(|node| {

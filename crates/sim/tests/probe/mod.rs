@@ -219,3 +219,8 @@ pub(crate) fn saw(sim: &mut Sim<Probe>, node: usize) -> Vec<Saw> {
 pub(crate) const fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
+
+/// What a node sees when the last link to a peer ends.
+pub(crate) const fn gone(link: LinkId, peer: NodeId, closed: Closed) -> [Saw; 2] {
+    [Saw::LinkDown(link, closed), Saw::Down(peer, closed)]
+}

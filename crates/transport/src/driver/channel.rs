@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use core::net::SocketAddr;
-use peerage_core::{Connection, NodeId, Now, SecretRng};
+use peerage_core::{Connection, Message, NodeId, Now, SecretRng};
 use std::{io, sync::Arc};
 
 use super::BoxedStream;
@@ -24,6 +24,9 @@ pub trait SecureChannel: Send + Sync + 'static {
         expected: Option<NodeId>,
         now: Now,
     ) -> io::Result<(BoxedStream, Box<dyn Connection + Send>)>;
+
+    /// Whether the connections of this channel take such a message at all.
+    fn allows(&self, message: &Message) -> bool;
 }
 
 /// `Noise_XX_25519_ChaChaPoly_SHA256` on the bare stream: the machine does it all.
@@ -49,5 +52,9 @@ impl SecureChannel for NoiseChannel {
         let config = Arc::clone(&self.0);
         let connection = SecureConnection::new(config, outbound, remote, expected, now, SecretRng::from_os());
         Ok((stream, Box::new(connection)))
+    }
+
+    fn allows(&self, message: &Message) -> bool {
+        self.0.allows(message)
     }
 }

@@ -134,8 +134,15 @@ impl LinkTask {
                 }
             }
         }
-        // The other side has our last words before it sees the end of the stream; how that ends is nobody's concern.
-        let _closed = tokio::time::timeout(LAST_WORDS, writer.shutdown()).await;
+        // What is still unread when a socket is closed makes TCP send a reset, which can destroy our last words on their
+        // way: so everything is read, and thrown away, until the other side is done too.
+        let goodbye = async {
+            writer.shutdown().await?;
+            while reader.read(&mut incoming).await? > 0 {}
+            std::io::Result::Ok(())
+        };
+        // However that ends, it is nobody's concern any more.
+        let _ended = tokio::time::timeout(LAST_WORDS, goodbye).await;
         tracing::trace!(link = self.link.0, remote = %self.remote, "stream closed");
     }
 }

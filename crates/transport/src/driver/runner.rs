@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use core::{net::SocketAddr, time::Duration};
 use peerage_core::{
-    Action, Budget, CloseReason, Closed, Command, Connection, ConnectionCommand, ConnectionEvent, Done, DropReason,
-    Job, JobId, LinkId, LinkInfo, Message, NetworkEvent, NodeId, Outbound, Outlet, Output, Pool, Protocol,
+    Action, Budget, Charge, Class, CloseReason, Closed, Command, Connection, ConnectionCommand, ConnectionEvent, Done,
+    DropReason, Job, JobId, LinkId, LinkInfo, Message, NetworkEvent, NodeId, Outbound, Outlet, Output, Pool, Protocol,
     RequestError, RequestId, Stack,
 };
 use std::{collections::BTreeMap, io, sync::Arc};
@@ -267,8 +267,11 @@ where
         &self,
         peer: NodeId,
         message: &Message,
-        resident: Arc<peerage_core::Charge>,
+        resident: Arc<Charge>,
     ) -> Result<(LinkId, Outbound), DropReason> {
+        if !self.security.allows(message) {
+            return Err(DropReason::TooLong);
+        }
         let link = *self.live.get(&peer).ok_or(DropReason::NotConnected)?;
         let account = self.registry.account(link).ok_or(DropReason::ConnectionLost)?;
         let owed = account.owe(message.len()).map_err(|_| DropReason::PeerOverLimit)?;
@@ -413,34 +416,31 @@ where
         let Some(peer) = self.admitted_peer(link) else { return };
         match event {
             ConnectionEvent::Message { message, charge } => {
-                let (class, bytes) = (message.command.class(), message.len());
-                self.stack.push_from(
-                    link,
-                    class,
-                    bytes,
-                    NetworkEvent::Message { peer, message, charge: charge.transfer(Pool::Inbox) },
-                );
+                let (class, bytes, charge) = arrived(&message, charge);
+                self.stack.push_from(link, class, bytes, NetworkEvent::Message { peer, message, charge });
             }
             ConnectionEvent::Request { id, message, charge } => {
                 let name = RequestId(self.number());
                 self.to_answer.insert(name, (link, id));
-                let (class, bytes) = (message.command.class(), message.len());
-                let charge = charge.transfer(Pool::Inbox);
+                let (class, bytes, charge) = arrived(&message, charge);
                 self.stack.push_from(link, class, bytes, NetworkEvent::Request { peer, id: name, message, charge });
             }
-            ConnectionEvent::Response { id, result } => {
-                let Some(Asked { peer, id, command, .. }) = self.asked.remove(&id) else { return };
-                match result {
-                    Ok((message, charge)) => {
-                        let (class, bytes) = (message.command.class(), message.len());
-                        let result = Ok((message, charge.transfer(Pool::Inbox)));
-                        self.stack.push_from(link, class, bytes, NetworkEvent::Response { peer, id, command, result });
-                    }
-                    Err(error) => {
-                        self.stack.push(NetworkEvent::Response { peer, id, command, result: Err(error) });
-                    }
+            ConnectionEvent::Response { id, result } => match (self.asked.remove(&id), result) {
+                (Some(Asked { peer, id, command, .. }), Ok((message, charge))) => {
+                    let (class, bytes, charge) = arrived(&message, charge);
+                    let result = Ok((message, charge));
+                    self.stack.push_from(link, class, bytes, NetworkEvent::Response { peer, id, command, result });
                 }
-            }
+                (Some(Asked { peer, id, command, .. }), Err(error)) => {
+                    self.stack.push(NetworkEvent::Response { peer, id, command, result: Err(error) });
+                }
+                // Nobody waits any more, but the sender's credit must come back all the same.
+                (None, Ok((message, charge))) => {
+                    let (class, bytes, _charge) = arrived(&message, charge);
+                    self.registry.command(link, ConnectionCommand::Consumed { class, bytes });
+                }
+                (None, Err(_)) => {}
+            },
             ConnectionEvent::Rtt(rtt) => self.stack.push(NetworkEvent::PeerStats { peer, rtt }),
             ConnectionEvent::Heartbeat(data) => self.stack.push(NetworkEvent::Heartbeat { peer, data }),
             ConnectionEvent::Skipped => {
@@ -499,6 +499,11 @@ where
             (None, None) => tracing::debug!(remote = %entry.remote, %closed, "handshake failed"),
         }
     }
+}
+
+/// What a message that arrived counts for: its class, the credit it cost its sender, and its charge in the next queue.
+fn arrived(message: &Message, charge: Charge) -> (Class, usize, Charge) {
+    (message.command.class(), charge.bytes(), charge.transfer(Pool::Inbox))
 }
 
 fn count_closed(closed: Closed) {

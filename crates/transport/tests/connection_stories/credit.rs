@@ -53,7 +53,7 @@ fn the_longest_message_never_waits_for_ever() {
         }
         pair.run();
         assert_eq!(pair.messages(B).len() as u64, count);
-        for _ in 0..20 {
+        for _ in 0..6 {
             pair.notify(A, message(command, 5, longest));
             pair.run();
             assert_eq!(pair.messages(B).len(), 1, "{class:?}");

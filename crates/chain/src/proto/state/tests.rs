@@ -23,7 +23,11 @@ fn naive_root(leaves: &BTreeMap<[u8; 32], (u64, [u8; 32])>) -> Root {
     }
     let leaves: Vec<Leaf> = leaves
         .iter()
-        .map(|(key_hash, (version, value_hash))| Leaf { key_hash: *key_hash, version: *version, value_hash: *value_hash })
+        .map(|(key_hash, (version, value_hash))| Leaf {
+            key_hash: *key_hash,
+            version: *version,
+            value_hash: *value_hash,
+        })
         .collect();
     Root(subtree(&leaves, 0))
 }
@@ -102,8 +106,7 @@ fn absence_cannot_be_claimed_with_a_leaf_from_elsewhere() {
     // The honest proof of keys[0], passed off as the absence of another key.
     let (mut proof, leaf) = prove(&nodes, &keys[0]).unwrap();
     let leaf = leaf.unwrap();
-    proof.terminal =
-        Terminal::Other { key_hash: leaf.key_hash, version: leaf.version, value_hash: leaf.value_hash };
+    proof.terminal = Terminal::Other { key_hash: leaf.key_hash, version: leaf.version, value_hash: leaf.value_hash };
     assert_eq!(proof.verify(root, &keys[0], None), Err(ProofError::OffPath), "of itself");
     let opposite = keys[0].map(|byte| !byte);
     assert_eq!(proof.verify(root, &opposite, None), Err(ProofError::OffPath), "of a key on another path");

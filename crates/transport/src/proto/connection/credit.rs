@@ -10,7 +10,7 @@ use peerage_wire::limits::MESSAGE_OVERHEAD;
 use super::commands::Grant;
 
 /// How many bytes of a class may be under way, from the beginning. `Control` has no credit, since credit itself travels
-/// in it, but a [rate](super::heartbeat::ControlRate).
+/// in it, but a rate: 32 messages at once and one a second.
 ///
 /// Our guesses: a class holds at least one message of its greatest length while a quarter of the window is still to be
 /// returned, and gossip and bulk 4 MiB, which fill 320 Mbit/s at a round trip of 100 ms.

@@ -17,7 +17,7 @@ const REFILL: Duration = Duration::from_secs(1);
 /// The rate at which a peer may send messages of class `Control`, which has no credit. Grants are not counted: a peer can
 /// return only what we spent.
 #[derive(Debug)]
-pub struct ControlRate {
+pub(super) struct ControlRate {
     tokens: u32,
     since: Timestamp,
 }

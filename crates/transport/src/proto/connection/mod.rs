@@ -42,7 +42,7 @@ pub mod commands;
 mod config;
 pub mod credit;
 mod handshake;
-pub mod heartbeat;
+mod heartbeat;
 mod mux;
 mod open;
 mod requests;

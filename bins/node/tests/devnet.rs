@@ -9,7 +9,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use peerage::{commands::verify::read_journal, data_dir::DataDir, genesis::load_genesis};
+use peerage::{
+    commands::verify::read_journal,
+    control::{ControlClient, Request, Response},
+    data_dir::DataDir,
+    genesis::load_genesis,
+};
 use peerage_chain::{
     proto::{
         block::{CheckedBlock, Header, Receipt, receipts_root, tx_root},
@@ -96,7 +101,8 @@ fn dropped_rows(root: &Path) {
     });
     copy.refused(&format!("node-2: height {height}: TxIndex: the row of {tx}"));
 
-    let damages: [(&str, fn(&WriteTransaction) -> bool); 3] = [
+    type DropRow = fn(&WriteTransaction) -> bool;
+    let damages: [(&str, DropRow); 3] = [
         ("StateTable", |txn| txn.open_table(tables::STATE).expect("state").pop_first().expect("readable").is_some()),
         ("NonceTable", |txn| txn.open_table(tables::NONCES).expect("nonces").pop_last().expect("readable").is_some()),
         ("NodeTable", |txn| txn.open_table(tables::NODES).expect("nodes").pop_last().expect("readable").is_some()),
@@ -200,6 +206,27 @@ fn nodes_do_not_outlive_a_devnet_that_is_killed() {
     for node in &nodes {
         eventually("the node ends", || node.lock().is_ok());
     }
+}
+
+#[test]
+fn a_node_that_ends_by_itself_fails_the_devnet_and_everything_is_kept() {
+    let _alone = alone();
+    let parent = tempfile::tempdir().expect("a temporary directory");
+    let root = parent.path().join("devnet");
+    let mut devnet =
+        Running::peerage(&["devnet", "--nodes", "2", "--rate", "20", "--dir", root.to_str().expect("ASCII")]);
+    devnet.prints("1s ");
+    let node = root.join("node-1");
+    let stopped = async {
+        let dir = DataDir::open(&node).expect("a node's directory");
+        ControlClient::connect(&dir).await?.call(Request::Shutdown).await
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    assert_eq!(runtime.block_on(stopped).expect("it answers"), Response::Stopping);
+    let Finished { status, stdout } = devnet.finish();
+    assert_eq!(status.code(), Some(1), "{stdout}");
+    assert!(stdout.contains("node-1 ended by itself with exit code 0") && stdout.contains("is kept"), "{stdout}");
+    assert!(node.join("log").exists());
 }
 
 /// A copy of the stores of a devnet, to be damaged.

@@ -120,6 +120,12 @@ reasons! {
         Unknown = 31, "unknown";
         /// A key cannot seal another record.
         KeyExhausted = 32, "key_exhausted";
+        /// Too many connections from one address, or from one group of addresses.
+        AddressLimit = 33, "address_limit";
+        /// Too many handshakes that do not come to an end.
+        HalfOpenLimit = 34, "half_open_limit";
+        /// New connections from one address, or one group of addresses, come too fast.
+        TooFast = 35, "too_fast";
     }
 }
 

@@ -97,6 +97,24 @@ fn a_vote_overtakes_bulk_in_the_middle_of_a_message_and_each_class_keeps_its_ord
 }
 
 #[test]
+fn chance_delays_messages_but_does_not_reorder_those_of_a_link() {
+    let path = Path { jitter: millis(50), ..Path::of(millis(10)) };
+    let mut sim = pair(SimConfig { path, ..config(14) });
+    for bytes in 1..=50 {
+        sim.command(0, Do::Send(vec![id(1)], message(VOTE, bytes)));
+        sim.run_for(millis(2));
+    }
+    sim.run_for(millis(100));
+    let arrived = sim.events(1);
+    assert_eq!(
+        arrived.iter().map(|(_, saw)| saw.clone()).collect::<Vec<_>>(),
+        (1..=50).map(|bytes| Saw::Message(id(0), VOTE, bytes)).collect::<Vec<_>>()
+    );
+    let gaps: std::collections::BTreeSet<_> = arrived.windows(2).map(|pair| pair[1].0.since(pair[0].0)).collect();
+    assert!(gaps.len() > 5, "no chance in it: {gaps:?}");
+}
+
+#[test]
 fn an_uplink_is_shared_by_links_and_a_narrow_path_holds_back_only_its_own() {
     let (uplink, framing) = (1_000_000, 0);
     let mut sim = nodes(SimConfig { uplink, framing, ..config(5) }, 3);

@@ -197,10 +197,10 @@ impl Verdict {
     /// Those of `out`.
     pub fn print(&self, out: &mut impl Write) -> io::Result<()> {
         let width = self.stores.iter().map(|store| store.node.len()).max().unwrap_or(0).max("store".len());
-        writeln!(out, "{:width$}  {:>8}  {:>12}  {:16}  {:16}", "store", "height", "transactions", "head", "state")?;
+        writeln!(out, "{:width$}  {:>8}  {:>12}  {:16}  state", "store", "height", "transactions", "head")?;
         for StoreLine { node, height, transactions, head, state_root } in &self.stores {
             let (head, state) = (short(head), short(state_root));
-            writeln!(out, "{node:width$}  {height:>8}  {transactions:>12}  {head:16}  {state:16}")?;
+            writeln!(out, "{node:width$}  {height:>8}  {transactions:>12}  {head:16}  {state}")?;
         }
         let mut shown: BTreeMap<(&str, &str), usize> = BTreeMap::new();
         for Finding { node, height, check, detail } in &self.findings {

@@ -166,10 +166,9 @@ impl Load {
     }
 
     /// After the duration: gives the last transactions that are due the moment they need to begin.
-    pub async fn last_ones(&mut self) {
+    pub async fn last_ones(&self) {
         let begun = async {
-            while self.pacer.join_next().await.is_some() {}
-            while self.shared.tickets.available_permits() > 0 {
+            while self.shared.with_tracker(|tracker| tracker.counts().submitted) < self.limit {
                 sleep(TICK).await;
             }
         };

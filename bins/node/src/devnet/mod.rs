@@ -190,6 +190,9 @@ async fn stages<W: Write>(
         troubles.extend(network.stop().await);
         lines.say(format_args!("verifying    {}\n", layout.journal().display()));
         let verdict = verdict(layout).await?;
+        // A node that died is noticed by each step in turn.
+        let mut told = std::collections::BTreeSet::new();
+        troubles.retain(|trouble| told.insert(trouble.clone()));
         Ok::<_, DevnetError>((troubles, verdict))
     };
     let (troubles, verdict) = tokio::select! {

@@ -48,7 +48,7 @@ pub struct Counts {
     pub committed: u64,
     /// Refused by a node for good.
     pub refused: u64,
-    /// Events that watchers were too slow for.
+    /// Events that watchers did not hear; one for each time that a node broke off.
     pub missed_events: u64,
 }
 
@@ -134,7 +134,7 @@ impl Tracker {
         Some(account)
     }
 
-    /// A watcher was too slow for so many events.
+    /// A watcher did not hear so many events.
     pub fn missed(&mut self, events: u64) {
         self.missed = self.missed.saturating_add(events);
     }

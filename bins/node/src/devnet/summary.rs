@@ -20,7 +20,7 @@ pub struct Summary {
     pub peers_min: usize,
     /// How fast transactions spread.
     pub propagation: Propagation,
-    /// Events that this process was too slow for; propagation misses them.
+    /// Events that were not heard, because this process was too slow or a node broke off; propagation misses them.
     pub missed_events: u64,
     /// What went wrong while it ran, for people.
     pub troubles: Vec<String>,

@@ -18,10 +18,11 @@ use peerage_transport::{
     driver::{self, Clock, DriverConfig, Fabric, Handle, NoiseChannel, Stopped, TcpFabric},
     key_file::{self, KeyFileError, KeyKind},
     proto::{
+        admission::AdmissionConfig,
         connection::ConnectionConfig,
         keypair::Keypair,
         managed::{Managed, ManagedCommand, ManagedEvent},
-        peer_manager::{AddressPolicy, KnownPeer, PeerEvent, PeerManager, PeerManagerConfig},
+        peer_manager::{AddressPolicy, Ban, KnownPeer, PeerEvent, PeerManager, PeerManagerConfig},
     },
 };
 use peerage_wire::{Limits, Magic};
@@ -37,7 +38,7 @@ use crate::{
     stack::{NodeStack, Overlay, OverlayCommand, OverlayEvent},
 };
 use answers::{Answers, Waiting, account_state, unavailable};
-use peer_file::PeerFile;
+use peer_file::PeerFiles;
 
 /// Why a node did not start, or had to end.
 #[derive(Debug, Error)]
@@ -99,7 +100,7 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
     let fabric =
         TcpFabric::bind(config.listen()).await.map_err(|reason| RunError::Listen { addr: config.listen(), reason })?;
     let listen = fabric.local_addr();
-    let peer_file = PeerFile::new(dir.path());
+    let files = PeerFiles::new(dir.path());
     let budget = Budget::new(config.budget_bytes());
     let mut rng = SecretRng::from_os();
 
@@ -112,7 +113,8 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
             producer: producer.clone(),
             listen,
             seeds: resolve_seeds(&config).await,
-            remembered: peer_file.load(),
+            remembered: files.load_peers(),
+            bans: files.load_bans(),
             budget: &budget,
             dice: DiceSeed::from_bytes(rng.bytes32()),
         },
@@ -136,7 +138,7 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
     let on_event = {
         let (answers, watchers, endings) = (Arc::clone(&answers), watchers.clone(), endings.clone());
         move |event| match event {
-            ManagedEvent::Peers(PeerEvent::Remember(peers)) => drop(remember.send(peers)),
+            ManagedEvent::Peers(event) => drop(remember.send(event)),
             ManagedEvent::Upper(OverlayEvent::Discovery(event)) => tracing::debug!(?event, "discovery"),
             ManagedEvent::Upper(OverlayEvent::Chain(ChainEvent::StoreFailed(error))) => {
                 drop(endings.send(Ending::StoreFailed(error.to_string())));
@@ -144,7 +146,8 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
             ManagedEvent::Upper(OverlayEvent::Chain(event)) => answers.heard(event, &watchers),
         }
     };
-    let driver = DriverConfig { budget: budget.clone(), clock, ..DriverConfig::default() };
+    let admission = AdmissionConfig { loopback_exempt: on_one_machine(&genesis), ..AdmissionConfig::default() };
+    let driver = DriverConfig { budget: budget.clone(), clock, admission, ..DriverConfig::default() };
     let security = Arc::new(NoiseChannel::new(Arc::new(security)));
     let handle = driver::spawn(driver, Arc::new(fabric), security, Stack::new(stack), store, on_event)
         .map_err(RunError::Threads)?;
@@ -154,11 +157,15 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
     );
 
     let saving = tokio::spawn(async move {
-        while let Some(peers) = remembered.recv().await {
-            let file = peer_file.clone();
-            let saved = tokio::task::spawn_blocking(move || file.save(&peers)).await;
+        while let Some(event) = remembered.recv().await {
+            let files = files.clone();
+            let save = move || match event {
+                PeerEvent::Remember(peers) => files.save_peers(&peers),
+                PeerEvent::Bans(bans) => files.save_bans(&bans),
+            };
+            let saved = tokio::task::spawn_blocking(save).await;
             if let Ok(Err(error)) = saved {
-                tracing::warn!(%error, "cannot save the peers to come back to");
+                tracing::warn!(%error, "cannot save what the peer manager wants remembered");
             }
         }
     });
@@ -199,19 +206,21 @@ struct Parts<'a> {
     listen: SocketAddr,
     seeds: Vec<KnownPeer>,
     remembered: Vec<KnownPeer>,
+    bans: Vec<Ban>,
     budget: &'a Budget,
     dice: DiceSeed,
 }
 
 fn build_stack(now: Now, parts: Parts<'_>) -> Result<NodeStack, ChainConfigError> {
-    let Parts { config, genesis, identity, producer, listen, seeds, remembered, budget, dice } = parts;
-    let addresses = if genesis.network() == "dev" { AddressPolicy::Loopback } else { AddressPolicy::Public };
+    let Parts { config, genesis, identity, producer, listen, seeds, remembered, bans, budget, dice } = parts;
+    let addresses = if on_one_machine(genesis) { AddressPolicy::Loopback } else { AddressPolicy::Public };
     let peers = PeerManager::new(
         PeerManagerConfig {
             target_outbound: config.target_peers(),
             max_peers: config.max_peers(),
             reserved: seeds.clone(),
             remembered,
+            bans,
             addresses,
             ..PeerManagerConfig::new(identity.node_id())
         },
@@ -240,6 +249,12 @@ fn build_stack(now: Now, parts: Parts<'_>) -> Result<NodeStack, ChainConfigError
 /// The key that makes blocks, if the data directory has one.
 fn producer_key(path: &Path) -> Result<Option<Arc<Keypair>>, KeyFileError> {
     if path.exists() { key_file::load(path, KeyKind::Producer).map(Arc::new).map(Some) } else { Ok(None) }
+}
+
+/// Whether the network is for developers and lives in 127.0.0.0/8: then, and there alone, limits by address are lifted and
+/// learned addresses are dialled.
+fn on_one_machine(genesis: &Genesis) -> bool {
+    genesis.network() == "dev"
 }
 
 /// The magic of a network: three are known by name, an operator's own comes from its id.

@@ -1,12 +1,15 @@
-//! The peers to come back to, on disk.
+//! What the peer manager wants to know after a restart, on disk: the peers to come back to, and the bans.
 //!
-//! A restarted node must find its network even if its only configured seed is gone. The file is replaced as a whole; a
-//! damaged one is worth no more than a missing one and is said and ignored.
+//! A restarted node must find its network even if its only configured seed is gone, and must not forget whom it sent away.
+//! Each file is replaced as a whole; a damaged one is worth no more than a missing one and is said and ignored.
 
 use core::net::SocketAddr;
-use peerage_core::NodeId;
-use peerage_transport::proto::peer_manager::KnownPeer;
-use serde::{Deserialize, Serialize};
+use peerage_core::{NodeId, UnixMillis};
+use peerage_transport::proto::{
+    admission::Group,
+    peer_manager::{Ban, KnownPeer, Subject},
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     fs,
     io::{self, Write},
@@ -16,49 +19,97 @@ use std::{
 use crate::hex;
 
 #[derive(Serialize, Deserialize)]
-struct Line {
+struct PeerLine {
     #[serde(with = "hex::text")]
     id: NodeId,
     addrs: Vec<SocketAddr>,
 }
 
-/// The file of remembered peers in a data directory.
-#[derive(Clone, Debug)]
-pub(crate) struct PeerFile(PathBuf);
+/// One ban: of an identity or of a group of addresses.
+#[derive(Serialize, Deserialize)]
+struct BanLine {
+    #[serde(flatten)]
+    subject: SubjectLine,
+    until_unix_ms: UnixMillis,
+    times: u32,
+}
 
-impl PeerFile {
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum SubjectLine {
+    Peer(#[serde(with = "hex::text")] NodeId),
+    Group(#[serde(with = "hex::text")] Group),
+}
+
+/// The files of the peer manager in a data directory.
+#[derive(Clone, Debug)]
+pub(crate) struct PeerFiles {
+    peers: PathBuf,
+    bans: PathBuf,
+}
+
+impl PeerFiles {
     pub(crate) fn new(data_dir: &Path) -> Self {
-        Self(data_dir.join("peers.json"))
+        Self { peers: data_dir.join("peers.json"), bans: data_dir.join("bans.json") }
     }
 
     /// The remembered peers; none if there is no readable file.
-    pub(crate) fn load(&self) -> Vec<KnownPeer> {
-        let text = match fs::read(&self.0) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
-            Err(error) => {
-                tracing::warn!(path = %self.0.display(), %error, "cannot read the remembered peers; starting without");
-                return Vec::new();
-            }
-        };
-        match serde_json::from_slice::<Vec<Line>>(&text) {
-            Ok(lines) => lines.into_iter().map(|line| KnownPeer { peer: line.id, addrs: line.addrs }).collect(),
-            Err(error) => {
-                tracing::warn!(path = %self.0.display(), %error, "the remembered peers are damaged; starting without");
-                Vec::new()
-            }
-        }
+    pub(crate) fn load_peers(&self) -> Vec<KnownPeer> {
+        let lines = load::<PeerLine>(&self.peers);
+        lines.into_iter().map(|line| KnownPeer { peer: line.id, addrs: line.addrs }).collect()
     }
 
-    /// Replaces the file: written beside it, then renamed over it.
-    pub(crate) fn save(&self, peers: &[KnownPeer]) -> io::Result<()> {
-        let lines: Vec<_> = peers.iter().map(|known| Line { id: known.peer, addrs: known.addrs.clone() }).collect();
-        let beside = self.0.with_extension("json.new");
-        let mut file = fs::File::create(&beside)?;
-        file.write_all(&serde_json::to_vec_pretty(&lines)?)?;
-        file.sync_all()?;
-        fs::rename(&beside, &self.0)
+    /// The bans; none if there is no readable file.
+    pub(crate) fn load_bans(&self) -> Vec<Ban> {
+        let subject = |line| match line {
+            SubjectLine::Peer(peer) => Subject::Peer(peer),
+            SubjectLine::Group(group) => Subject::Group(group),
+        };
+        let lines = load::<BanLine>(&self.bans);
+        let ban = |line: BanLine| Ban { subject: subject(line.subject), until: line.until_unix_ms, times: line.times };
+        lines.into_iter().map(ban).collect()
     }
+
+    pub(crate) fn save_peers(&self, peers: &[KnownPeer]) -> io::Result<()> {
+        let line = |known: &KnownPeer| PeerLine { id: known.peer, addrs: known.addrs.clone() };
+        save(&self.peers, &peers.iter().map(line).collect::<Vec<_>>())
+    }
+
+    pub(crate) fn save_bans(&self, bans: &[Ban]) -> io::Result<()> {
+        let line = |ban: &Ban| BanLine {
+            subject: match ban.subject {
+                Subject::Peer(peer) => SubjectLine::Peer(peer),
+                Subject::Group(group) => SubjectLine::Group(group),
+            },
+            until_unix_ms: ban.until,
+            times: ban.times,
+        };
+        save(&self.bans, &bans.iter().map(line).collect::<Vec<_>>())
+    }
+}
+
+fn load<T: DeserializeOwned>(path: &Path) -> Vec<T> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "cannot read what was remembered; starting without");
+            return Vec::new();
+        }
+    };
+    serde_json::from_slice(&text).unwrap_or_else(|error| {
+        tracing::warn!(path = %path.display(), %error, "what was remembered is damaged; starting without");
+        Vec::new()
+    })
+}
+
+/// Replaces a file: written beside it, then renamed over it.
+fn save<T: Serialize>(path: &Path, lines: &[T]) -> io::Result<()> {
+    let beside = path.with_extension("json.new");
+    let mut file = fs::File::create(&beside)?;
+    file.write_all(&serde_json::to_vec_pretty(lines)?)?;
+    file.sync_all()?;
+    fs::rename(&beside, path)
 }
 
 #[cfg(test)]
@@ -66,14 +117,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn remembered_peers_come_back_and_a_damaged_file_counts_as_none() {
+    fn peers_and_bans_come_back_and_a_damaged_file_counts_as_none() {
         let dir = tempfile::tempdir().expect("a directory");
-        let file = PeerFile::new(dir.path());
-        assert_eq!(file.load(), []);
+        let files = PeerFiles::new(dir.path());
+        assert_eq!((files.load_peers(), files.load_bans()), (vec![], vec![]));
+
         let known = KnownPeer { peer: NodeId::from_bytes([7; 32]), addrs: vec![([127, 0, 0, 1], 4000).into()] };
-        file.save(std::slice::from_ref(&known)).expect("a writable directory");
-        assert_eq!(file.load(), [known]);
+        files.save_peers(std::slice::from_ref(&known)).expect("a writable directory");
+        assert_eq!(files.load_peers(), [known]);
+
+        let until = UnixMillis(5);
+        let group = Subject::Group(Group::of([8, 8, 8, 8].into()));
+        let bans = [
+            Ban { subject: Subject::Peer(NodeId::from_bytes([7; 32])), until, times: 1 },
+            Ban { subject: group, until, times: 2 },
+        ];
+        files.save_bans(&bans).expect("a writable directory");
+        assert_eq!(files.load_bans(), bans);
+
         fs::write(dir.path().join("peers.json"), "[{").expect("a writable directory");
-        assert_eq!(file.load(), []);
+        assert_eq!(files.load_peers(), []);
     }
 }

@@ -56,8 +56,9 @@ async fn passage(dice: Dice) {
     let mut load = Load::start(&network, &items, dice);
 
     // The seed dies. Nobody needs it any more: all have found others.
-    network.height(PRODUCER, dice.roll("the seed dies", 3..=8)).await;
+    let height = network.height(PRODUCER, dice.roll("the seed dies", 3..=8)).await;
     network.kill(SEED);
+    println!("seed {}: the seed died at height {height}", dice.0);
     for node in 1..5 {
         meets_strangers(&mut network, node).await;
     }
@@ -67,12 +68,13 @@ async fn passage(dice: Dice) {
     }
 
     // Another dies, and with it everything that the network knows of some transactions.
-    network.height(PRODUCER, dice.roll("the victim dies", 14..=22)).await;
+    let height = network.height(PRODUCER, dice.roll("the victim dies", 14..=22)).await;
     let victim = usize::try_from(dice.roll("the victim", 2..=4)).expect("a small number");
     let mut gate = load.hold().await;
     let alone = &items[gate.reserve(ALONE)];
     dies_with(&mut network, victim, alone).await;
     drop(gate);
+    println!("seed {}: node {victim} died at height {height}", dice.0);
     let height = network.height(PRODUCER, 0).await;
     network.height(PRODUCER, height + dice.roll("the victim's absence", 2..=4)).await;
     knows_none(&mut network, alone).await;
@@ -98,9 +100,11 @@ async fn passage(dice: Dice) {
     network.start(sixth).await;
     let height = network.height(PRODUCER, 0).await;
     network.height(sixth, height).await;
+    println!("seed {}: the sixth, told of node {contact}, came to height {height}", dice.0);
 
     network.until("everything is acknowledged", async |_| load.is_done().then_some(())).await;
     settle(&mut network, 6).await;
+    println!("seed {}: {} blocks", dice.0, network.height(PRODUCER, 0).await);
     network.stop().await;
     let dirs: Vec<_> = (0..6).map(|node| network.dir(node).clone()).collect();
     audit::audit(&dirs, &network.genesis, &items);

@@ -30,6 +30,7 @@ pub use registry::LinkReport;
 use peerage_core::{Budget, Job, Protocol, Stack};
 use std::{io, sync::Arc};
 
+use crate::proto::admission::AdmissionConfig;
 use registry::Registry;
 use runner::Runner;
 
@@ -42,9 +43,8 @@ pub struct DriverConfig {
     pub clock: Clock,
     /// What may wait for one peer, in bytes. Default 4 MiB (architecture: "4 MiB a peer at most").
     pub owed_per_peer: usize,
-    /// Connections in all, handshakes included; beyond this a new stream is closed unread. Default 1,024 (our guess: the
-    /// usual limit of open files of a process).
-    pub max_links: usize,
+    /// Who may begin a handshake, and how many connections there are in all.
+    pub admission: AdmissionConfig,
     /// Threads of the compute lane. Default 2 (our guess: signature checks beside an otherwise idle node).
     pub compute_threads: usize,
 }
@@ -55,7 +55,7 @@ impl Default for DriverConfig {
             budget: Budget::default(),
             clock: Clock::start(),
             owed_per_peer: 4 << 20,
-            max_links: 1024,
+            admission: AdmissionConfig::default(),
             compute_threads: 2,
         }
     }

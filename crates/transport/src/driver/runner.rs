@@ -14,6 +14,8 @@ use tokio::{
     time::timeout,
 };
 
+use crate::proto::admission::{Admission, Verdict};
+
 use super::{
     BoxedStream, Clock, DriverConfig, Fabric, Handle, SecureChannel,
     lanes::Lanes,
@@ -77,6 +79,7 @@ pub(super) struct Runner<P: Protocol, F> {
     security: Arc<dyn SecureChannel>,
     registry: Arc<Registry>,
     stack: Stack<P>,
+    admission: Admission,
     lanes: Lanes<P>,
     on_event: F,
     heartbeat: Bytes,
@@ -118,11 +121,11 @@ where
         };
         let runner = Self {
             clock: config.clock,
-            config,
             fabric,
             security,
             registry,
             stack,
+            admission: Admission::new(config.admission),
             lanes,
             on_event,
             heartbeat: Bytes::new(),
@@ -131,6 +134,7 @@ where
             asked: BTreeMap::new(),
             to_answer: BTreeMap::new(),
             next_number: 0,
+            config,
             calls,
             done,
             link_events: mpsc::unbounded_channel(),
@@ -339,12 +343,11 @@ where
 
     fn opened(&mut self, opened: Opened) {
         match opened {
-            Opened::Accepted(_, remote) if self.registry.len() >= self.config.max_links => {
-                count_closed(Closed::by_us(CloseReason::TooManyPeers));
-                tracing::debug!(%remote, "too many connections");
+            Opened::Accepted(stream, remote) => self.accepted(stream, remote),
+            Opened::Dialled { addr, expected, stream: Ok(stream) } => {
+                let link = LinkId(self.number());
+                self.start_link(link, stream, addr, Some(expected));
             }
-            Opened::Accepted(stream, remote) => self.start_link(stream, remote, None),
-            Opened::Dialled { addr, expected, stream: Ok(stream) } => self.start_link(stream, addr, Some(expected)),
             Opened::Dialled { addr, expected, stream: Err(error) } => {
                 let closed = refused(&error);
                 count_closed(closed);
@@ -353,8 +356,20 @@ where
         }
     }
 
-    fn start_link(&mut self, stream: BoxedStream, remote: SocketAddr, dialled: Option<Option<NodeId>>) {
+    fn accepted(&mut self, stream: BoxedStream, remote: SocketAddr) {
         let link = LinkId(self.number());
+        match self.admission.accept(self.clock.now().mono, link, remote.ip(), self.registry.len()) {
+            Verdict::Admit => {}
+            Verdict::Evict(oldest) => self.close(oldest, CloseReason::HalfOpenLimit),
+            Verdict::Refuse(reason) => {
+                count_closed(Closed::by_us(reason));
+                return tracing::debug!(%remote, %reason, "stream refused unread");
+            }
+        }
+        self.start_link(link, stream, remote, None);
+    }
+
+    fn start_link(&mut self, link: LinkId, stream: BoxedStream, remote: SocketAddr, dialled: Option<Option<NodeId>>) {
         let (sender, commands) = mpsc::unbounded_channel();
         let account = Budget::account(self.config.owed_per_peer);
         let outbound = dialled.is_some();
@@ -404,6 +419,7 @@ where
             ConnectionEvent::Established(info) => {
                 entry.info = Some(info.clone());
                 self.registry.established(link, info.peer);
+                self.admission.established(link);
                 self.stack.push(NetworkEvent::LinkUp { link, info });
             }
             ConnectionEvent::Closed(closed) => self.link_closed(link, closed),
@@ -473,6 +489,7 @@ where
     /// The end of a connection for the stack; its task may still be writing its last words.
     fn link_closed(&mut self, link: LinkId, closed: Closed) {
         let Some(entry) = self.links.remove(&link) else { return };
+        self.admission.ended(link);
         count_closed(closed);
         self.to_answer.retain(|_, (asker, _)| *asker != link);
         let lost: Vec<_> = self.asked.iter().filter(|(_, asked)| asked.link == link).map(|(id, _)| *id).collect();

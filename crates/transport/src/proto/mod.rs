@@ -1,5 +1,6 @@
 //! The pure half of the transport: no clock, no entropy, no sockets; bytes go in, bytes and typed errors come out.
 
+pub mod admission;
 pub mod connection;
 pub mod keypair;
 pub mod managed;

@@ -327,6 +327,42 @@ fn a_question_that_its_connection_cut_off_is_asked_once_more_and_silence_is_a_fa
 }
 
 #[test]
+fn whoever_hangs_up_on_every_question_is_given_up() {
+    let mut node = Node::new();
+    node.knows(1);
+    node.0.searches.clear();
+    node.actions();
+    node.0.joined = true;
+    node.0.handle_command(now(0), look(DhtKey::from_bytes([0; 32])));
+    let closed = Closed::by_them(CloseReason::Surplus);
+    let mut questions = 0;
+    while let Some((_, request)) = node.requests().pop() {
+        questions += 1;
+        assert!(questions < 10, "it asks for ever");
+        node.0.handle_network(now(0), NetworkEvent::PeerDown { peer: id(1), closed });
+        node.responds(1, request, Err(RequestError::Closed(closed)));
+        if node.0.lookups() > 0 {
+            node.up(1);
+        }
+    }
+    assert_eq!((questions, node.0.lookups()), (2, 0));
+}
+
+#[test]
+fn once_its_neighbourhood_is_found_a_node_fills_the_rest_of_its_table() {
+    let mut node = Node::new();
+    node.knows(1);
+    let [(_, request)] = node.requests()[..] else { panic!("it looks for itself") };
+    node.responds(1, request, Ok(nodes(&[])));
+    let buckets = 256 - usize::from(record(1).key().distance(&DhtKey::of(&id(0))).bucket().expect("not ourselves"));
+    assert_eq!(
+        (node.requests().len(), node.0.lookups()),
+        (buckets, buckets),
+        "one for each bucket from the nearest out"
+    );
+}
+
+#[test]
 fn seeds_are_wanted_until_somebody_is_there_and_again_when_all_are_lost() {
     let seeds = vec![(id(1), vec![addr(1)]), (id(0), vec![addr(0)])];
     let mut node = Node::with(|config| config.seeds = seeds);

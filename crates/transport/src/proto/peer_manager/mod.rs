@@ -12,6 +12,7 @@
 
 mod address;
 mod book;
+mod conduct;
 #[cfg(test)]
 mod tests;
 
@@ -22,8 +23,11 @@ use peerage_core::{
 };
 use std::collections::{BTreeMap, VecDeque};
 
+use crate::proto::admission::Group;
 pub use address::AddressPolicy;
 use book::{Book, Entry};
+use conduct::Conduct;
+pub use conduct::{Ban, Subject};
 
 /// Somebody worth coming back to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +51,9 @@ pub struct PeerManagerConfig {
     pub reserved: Vec<KnownPeer>,
     /// Peers that were good before a restart, as told by [`PeerEvent::Remember`].
     pub remembered: Vec<KnownPeer>,
-    /// Which learned addresses may be dialled.
+    /// Bans from before a restart, as told by [`PeerEvent::Bans`].
+    pub bans: Vec<Ban>,
+    /// Which learned addresses may be dialled. [`AddressPolicy::Loopback`] also frees 127.0.0.0/8 from bans of its group.
     pub addresses: AddressPolicy,
 }
 
@@ -60,6 +66,7 @@ impl PeerManagerConfig {
             max_peers: 64,
             reserved: Vec::new(),
             remembered: Vec::new(),
+            bans: Vec::new(),
             addresses: AddressPolicy::Public,
         }
     }
@@ -91,6 +98,8 @@ pub enum PeerCommand {
 pub enum PeerEvent {
     /// The peers to come back to after a restart, best first; to be kept on disk by whoever runs the manager.
     Remember(Vec<KnownPeer>),
+    /// All bans, after one was added; to be kept on disk likewise.
+    Bans(Vec<Ban>),
 }
 
 /// One admitted peer, for whoever asks.
@@ -102,8 +111,6 @@ pub struct Peer {
     pub since: Timestamp,
     /// Smoothed round-trip time, once measured.
     pub rtt: Option<Duration>,
-    /// Misbehaviour points; at 100 the peer is disconnected.
-    pub points: u32,
     link: LinkId,
     /// Connected because somebody wanted it just then: the first to go when there are enough.
     transient: bool,
@@ -127,14 +134,13 @@ const MAX_DIALS: usize = 16;
 const TRANSIENT_KEEP: Duration = Duration::from_secs(10);
 /// Peers remembered on disk (our guess; Bitcoin Core keeps 2 anchors and a whole book).
 const REMEMBERED: usize = 32;
-/// Points at which a peer is disconnected (protocol research: "Misbehaviour", >= 100).
-const POINTS_LIMIT: u32 = 100;
 
 /// The machine. See the module's documentation.
 pub struct PeerManager {
     config: PeerManagerConfig,
     dice: SeededRng,
     book: Book,
+    conduct: Conduct,
     /// Addresses being dialled, for whom, and whether somebody wants the peer just now.
     dials: BTreeMap<SocketAddr, (NodeId, bool)>,
     peers: BTreeMap<NodeId, Peer>,
@@ -162,10 +168,12 @@ impl PeerManager {
         let mut timers = Timers::new();
         timers.set(Timer::Maintain, Timestamp::ZERO);
         let dice = seed.stream("peer-manager");
+        let conduct = Conduct::new(&config.bans);
         Self {
             config,
             dice,
             book,
+            conduct,
             dials: BTreeMap::new(),
             peers: BTreeMap::new(),
             links: BTreeMap::new(),
@@ -184,6 +192,11 @@ impl PeerManager {
         self.peers.get(id)
     }
 
+    /// Misbehaviour points of a peer at this moment; at 100 it is sent away and banned.
+    pub fn points(&self, now: Now, peer: NodeId) -> u32 {
+        self.conduct.points(now.mono, peer)
+    }
+
     /// How many peers the address book knows, connected or not.
     pub fn known(&self) -> usize {
         self.book.iter().count()
@@ -195,6 +208,10 @@ impl PeerManager {
         if peer == self.config.local {
             return self.close(link, CloseReason::SelfConnection);
         }
+        let reserved = self.book.get(&peer).is_some_and(|entry| entry.reserved);
+        if !reserved && self.is_banned(now, &info) {
+            return self.close(link, CloseReason::Banned);
+        }
         if let Some(old) = self.peers.get(&peer) {
             if !self.prefers_new(&old.info, &info) {
                 return self.close(link, CloseReason::Duplicate);
@@ -204,14 +221,13 @@ impl PeerManager {
             self.forget_link(now, old);
             self.close(old, CloseReason::Duplicate);
         }
-        let reserved = self.book.get(&peer).is_some_and(|entry| entry.reserved);
         if !reserved && self.peers.len() >= self.config.max_peers {
             return self.close(link, CloseReason::TooManyPeers);
         }
         self.remember_good(now, &info);
         self.links.insert(link, peer);
         let transient = wanted && info.outbound && self.outbound() >= self.config.target_outbound;
-        self.peers.insert(peer, Peer { info, since: now.mono, rtt: None, points: 0, link, transient });
+        self.peers.insert(peer, Peer { info, since: now.mono, rtt: None, link, transient });
         self.actions.push_back(Action::Link(Outlet::Admit(link)));
     }
 
@@ -289,6 +305,9 @@ impl PeerManager {
     fn dial(&mut self, now: Now, peer: NodeId, at_once: bool) {
         let Some(entry) = self.book.get(&peer) else { return };
         let Some(addr) = entry.next_addr() else { return };
+        if !entry.reserved && self.conduct.banned(now.wall, &Subject::Peer(peer)).is_some() {
+            return;
+        }
         let busy = self.dials.contains_key(&addr) || self.dials.values().any(|(other, _)| *other == peer);
         if busy || entry.not_before > now.mono || self.dials.len() >= MAX_DIALS {
             return;
@@ -305,7 +324,8 @@ impl PeerManager {
         self.timers.set(Timer::Maintain, now.mono + MAINTAIN_EVERY);
         let missing = self.config.target_outbound.saturating_sub(self.outbound() + self.dials.len());
         let idle = |(peer, entry): &(&NodeId, &Entry)| {
-            !self.peers.contains_key(*peer) && entry.not_before <= now.mono && !entry.addrs.is_empty()
+            let banned = !entry.reserved && self.conduct.banned(now.wall, &Subject::Peer(**peer)).is_some();
+            !banned && !self.peers.contains_key(*peer) && entry.not_before <= now.mono && !entry.addrs.is_empty()
         };
         let (reserved, mut others): (Vec<_>, Vec<_>) =
             self.book.iter().filter(idle).partition(|(_, entry)| entry.reserved);
@@ -344,27 +364,39 @@ impl PeerManager {
     }
 
     fn report(&mut self, now: Now, peer: NodeId, fault: Fault) {
-        let Some(entry) = self.peers.get_mut(&peer) else { return };
-        entry.points = entry.points.saturating_add(points(fault));
-        if entry.points >= POINTS_LIMIT {
-            let link = entry.link;
-            self.forget_link(now, link);
-            self.close(link, CloseReason::Misbehaviour);
+        let Some(known) = self.peers.get(&peer) else { return };
+        let group = self.group_of(&known.info);
+        let banned = self.conduct.book(now.mono, now.wall, peer, group, fault);
+        if banned.is_empty() {
+            return;
         }
+        let concerned = |other: &&Peer| {
+            let group = self.group_of(&other.info).map(Subject::Group);
+            banned.contains(&Subject::Peer(other.info.peer)) || group.is_some_and(|group| banned.contains(&group))
+        };
+        let links: Vec<_> = self.peers.values().filter(concerned).map(|peer| (peer.link, peer.info.peer)).collect();
+        for (link, peer) in links {
+            // The operator's own choice is complained about and kept out for now, but not banned.
+            self.forget_link(now, link);
+            let reserved = self.book.get(&peer).is_some_and(|entry| entry.reserved);
+            self.close(link, if reserved { CloseReason::Misbehaviour } else { CloseReason::Banned });
+        }
+        self.actions.push_back(Action::Emit(PeerEvent::Bans(self.conduct.bans())));
+    }
+
+    /// The group of addresses that answers for a peer, if any does.
+    fn group_of(&self, info: &LinkInfo) -> Option<Group> {
+        let exempt = self.config.addresses == AddressPolicy::Loopback && info.remote.ip().to_canonical().is_loopback();
+        (!exempt).then(|| Group::of(info.remote.ip()))
+    }
+
+    fn is_banned(&self, now: Now, info: &LinkInfo) -> bool {
+        let subjects = [Some(Subject::Peer(info.peer)), self.group_of(info).map(Subject::Group)];
+        subjects.into_iter().flatten().any(|subject| self.conduct.banned(now.wall, &subject).is_some())
     }
 
     fn close(&mut self, link: LinkId, reason: CloseReason) {
         self.actions.push_back(Action::Link(Outlet::Close { link, reason }));
-    }
-}
-
-/// What a fault costs (protocol research, 4.3, where it names the event; else our guess).
-const fn points(fault: Fault) -> u32 {
-    match fault {
-        Fault::InvalidBlock => 100,
-        Fault::UndecodablePayload | Fault::InvalidRecord | Fault::InvalidTransaction | Fault::InvalidItem => 20,
-        Fault::UnexpectedCommand | Fault::BadLookupAnswer | Fault::BadSyncAnswer | Fault::Excess => 10,
-        Fault::UnansweredRequest => 2,
     }
 }
 

@@ -171,16 +171,45 @@ fn who_was_good_is_remembered_and_comes_first_after_a_restart() {
 }
 
 #[test]
-fn faults_add_up_until_the_peer_is_sent_away() {
+fn faults_add_up_until_the_peer_is_sent_away_and_stays_away_over_a_restart() {
     let mut bench = Bench::new(|_| ());
     let (link, _) = bench.up(1, false);
+    let complain = || PeerCommand::Report { peer: id(1), fault: Fault::InvalidTransaction };
     for _ in 0..4 {
-        bench.manager.handle_command(bench.now, PeerCommand::Report { peer: id(1), fault: Fault::InvalidTransaction });
+        bench.manager.handle_command(bench.now, complain());
     }
     assert_eq!(bench.drain(), []);
-    assert_eq!(bench.manager.peer(&id(1)).map(|peer| peer.points), Some(80));
-    bench.manager.handle_command(bench.now, PeerCommand::Report { peer: id(1), fault: Fault::InvalidTransaction });
+    assert_eq!(bench.manager.points(bench.now, id(1)), 80);
+    bench.manager.handle_command(bench.now, complain());
+    let actions: Vec<_> = core::iter::from_fn(|| bench.manager.poll_action()).collect();
+    let [Action::Link(Outlet::Close { link: closed, reason }), Action::Emit(PeerEvent::Bans(bans))] = &actions[..]
+    else {
+        panic!("{actions:?}");
+    };
+    assert_eq!((*closed, *reason), (link, CloseReason::Banned));
+
+    let (again, done) = bench.up(1, false);
+    assert_eq!(done, [Outlet::Close { link: again, reason: CloseReason::Banned }]);
+    let mut restarted = Bench::new(|config| config.bans = bans.clone());
+    let (again, done) = restarted.up(1, false);
+    assert_eq!(done, [Outlet::Close { link: again, reason: CloseReason::Banned }]);
+    let want = Want::Now { peer: id(1), addrs: vec![addr(1)] };
+    restarted.manager.handle_command(restarted.now, PeerCommand::Want(want));
+    assert_eq!(dials(&restarted.pass(TICK)), [], "nor is it dialled");
+
+    restarted.now.wall = restarted.now.wall + Duration::from_secs(3600);
+    let (later, done) = restarted.up(1, false);
+    assert_eq!(done, [Outlet::Admit(later)], "a ban expires");
+}
+
+#[test]
+fn a_reserved_peer_that_misbehaves_is_disconnected_but_never_banned() {
+    let mut bench = Bench::new(|config| config.reserved = vec![known(1)]);
+    let (link, _) = bench.up(1, false);
+    bench.manager.handle_command(bench.now, PeerCommand::Report { peer: id(1), fault: Fault::InvalidBlock });
     assert_eq!(bench.drain(), [Outlet::Close { link, reason: CloseReason::Misbehaviour }]);
+    let (again, done) = bench.up(1, false);
+    assert_eq!(done, [Outlet::Admit(again)]);
 }
 
 #[test]

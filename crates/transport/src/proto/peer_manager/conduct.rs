@@ -1,0 +1,233 @@
+//! Misbehaviour: points that only time reduces, and the bans that follow.
+//!
+//! Each identity has an account, and so has each group of addresses, at an eighth of the weight: keys are free, addresses
+//! are not. Good deeds buy nothing here; usefulness is counted elsewhere (mixing the two is what made gossipsub's score
+//! exploitable, CVE-2022-47547).
+
+use core::time::Duration;
+use peerage_core::{Fault, NodeId, Timestamp, UnixMillis};
+use std::collections::BTreeMap;
+
+use crate::proto::admission::Group;
+
+/// Who has an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    /// An identity.
+    Peer(NodeId),
+    /// A group of addresses: /24 or /48.
+    Group(Group),
+}
+
+/// A ban, for whoever keeps it over a restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ban {
+    /// Who.
+    pub subject: Subject,
+    /// Until when.
+    pub until: UnixMillis,
+    /// How often so far; each ban is twice as long as the one before.
+    pub times: u32,
+}
+
+/// Points at which a subject is sent away and banned (protocol research, 4.3).
+const LIMIT: u32 = 100;
+/// Half of the points are gone after this time (protocol research, 4.3).
+const HALF_LIFE: Duration = Duration::from_secs(600);
+/// The first ban (protocol research, 4.3).
+const FIRST_BAN: Duration = Duration::from_secs(3600);
+/// The longest ban (protocol research, 4.3).
+const LONGEST_BAN: Duration = Duration::from_secs(24 * 3600);
+/// A ban that was over for so long is forgotten, and the next one is a first one (protocol research, 4.3: accounts are kept
+/// for 24 h).
+const FORGET: Duration = Duration::from_secs(24 * 3600);
+/// Accounts kept at once, about 100 B each; beyond that the one with the fewest points is forgotten (our guess).
+const MAX_ACCOUNTS: usize = 4096;
+/// Points are counted in thousandths, so that a group's eighth is not lost in rounding.
+const SCALE: u32 = 1000;
+/// What a fault of one identity weighs for its group (protocol research, 4.3).
+const GROUP_SHARE: u32 = 8;
+
+/// What a fault costs an identity, in points (protocol research, 4.3, where it names the event; else our guess).
+const fn points(fault: Fault) -> u32 {
+    match fault {
+        Fault::InvalidBlock => 100,
+        Fault::UndecodablePayload | Fault::InvalidRecord | Fault::InvalidTransaction | Fault::InvalidItem => 20,
+        Fault::UnexpectedCommand | Fault::BadLookupAnswer | Fault::BadSyncAnswer | Fault::Excess => 10,
+        Fault::UnansweredRequest => 2,
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Account {
+    thousandths: u32,
+    at: Timestamp,
+}
+
+impl Account {
+    /// What is left of the points: halved each half-life, linear in between.
+    fn now(self, now: Timestamp) -> u32 {
+        let passed = now.since(self.at).as_millis();
+        let half_life = HALF_LIFE.as_millis();
+        let halvings = u32::try_from(passed / half_life).unwrap_or(u32::MAX);
+        let halved = u64::from(self.thousandths.checked_shr(halvings).unwrap_or(0));
+        let rest = u64::try_from(passed % half_life).unwrap_or(0);
+        let half_life = u64::try_from(half_life).unwrap_or(u64::MAX);
+        u32::try_from(halved - halved * rest / (2 * half_life)).unwrap_or(u32::MAX)
+    }
+}
+
+/// All accounts and bans.
+#[derive(Debug, Default)]
+pub(super) struct Conduct {
+    accounts: BTreeMap<Subject, Account>,
+    bans: BTreeMap<Subject, (UnixMillis, u32)>,
+}
+
+impl Conduct {
+    pub(super) fn new(bans: &[Ban]) -> Self {
+        let bans = bans.iter().take(MAX_ACCOUNTS).map(|ban| (ban.subject, (ban.until, ban.times))).collect();
+        Self { accounts: BTreeMap::new(), bans }
+    }
+
+    /// Books a fault of an identity, and an eighth of it to its group; says which subjects that got banned.
+    pub(super) fn book(
+        &mut self,
+        now: Timestamp,
+        wall: UnixMillis,
+        peer: NodeId,
+        group: Option<Group>,
+        fault: Fault,
+    ) -> Vec<Subject> {
+        let cost = points(fault) * SCALE;
+        let group = group.map(|group| (Subject::Group(group), cost / GROUP_SHARE));
+        let mut banned = Vec::new();
+        for (subject, cost) in core::iter::once((Subject::Peer(peer), cost)).chain(group) {
+            self.make_room(now, subject);
+            let account = self.accounts.entry(subject).or_insert(Account { thousandths: 0, at: now });
+            *account = Account { thousandths: account.now(now).saturating_add(cost), at: now };
+            if account.thousandths >= LIMIT * SCALE {
+                self.accounts.remove(&subject);
+                self.ban(wall, subject);
+                banned.push(subject);
+            }
+        }
+        banned
+    }
+
+    fn ban(&mut self, wall: UnixMillis, subject: Subject) {
+        self.bans.retain(|_, (until, _)| *until + FORGET > wall);
+        let times = self.bans.get(&subject).map_or(0, |(_, times)| *times);
+        let length = FIRST_BAN.saturating_mul(1 << times.min(8)).min(LONGEST_BAN);
+        if self.bans.len() >= MAX_ACCOUNTS && !self.bans.contains_key(&subject) {
+            let soonest = self.bans.iter().min_by_key(|(_, (until, _))| *until).map(|(subject, _)| *subject);
+            soonest.and_then(|soonest| self.bans.remove(&soonest));
+        }
+        self.bans.insert(subject, (wall + length, times.saturating_add(1)));
+    }
+
+    fn make_room(&mut self, now: Timestamp, newcomer: Subject) {
+        if self.accounts.len() < MAX_ACCOUNTS || self.accounts.contains_key(&newcomer) {
+            return;
+        }
+        let least = self.accounts.iter().min_by_key(|(_, account)| account.now(now)).map(|(subject, _)| *subject);
+        least.and_then(|least| self.accounts.remove(&least));
+    }
+
+    /// Until when a subject is banned, if it is.
+    pub(super) fn banned(&self, wall: UnixMillis, subject: &Subject) -> Option<UnixMillis> {
+        self.bans.get(subject).map(|(until, _)| *until).filter(|until| *until > wall)
+    }
+
+    /// The points of an identity, rounded down.
+    pub(super) fn points(&self, now: Timestamp, peer: NodeId) -> u32 {
+        self.accounts.get(&Subject::Peer(peer)).map_or(0, |account| account.now(now) / SCALE)
+    }
+
+    /// All bans, those that are over and not yet forgotten included.
+    pub(super) fn bans(&self) -> Vec<Ban> {
+        self.bans
+            .iter()
+            .map(|(subject, (until, times))| Ban { subject: *subject, until: *until, times: *times })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WALL: UnixMillis = UnixMillis(1_000_000_000);
+
+    fn peer(number: u64) -> NodeId {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&number.to_be_bytes());
+        NodeId::from_bytes(bytes)
+    }
+
+    fn group() -> Group {
+        Group::of([8, 8, 8, 8].into())
+    }
+
+    fn book(conduct: &mut Conduct, at: u64, number: u64, fault: Fault) -> Vec<Subject> {
+        let passed = Duration::from_secs(at);
+        conduct.book(Timestamp::ZERO + passed, WALL + passed, peer(number), Some(group()), fault)
+    }
+
+    #[test]
+    fn points_halve_every_ten_minutes_and_never_otherwise() {
+        let mut conduct = Conduct::default();
+        for _ in 0..4 {
+            assert_eq!(book(&mut conduct, 0, 1, Fault::InvalidItem), []);
+        }
+        let after = |secs| conduct.points(Timestamp::ZERO + Duration::from_secs(secs), peer(1));
+        assert_eq!([after(0), after(300), after(600), after(1200), after(60_000)], [80, 60, 40, 20, 0]);
+    }
+
+    #[test]
+    fn a_ban_doubles_each_time_and_is_forgotten_a_day_after_it_ended() {
+        let mut conduct = Conduct::default();
+        let mut at = 0;
+        for hours in [1, 2, 4, 8, 16, 24, 24] {
+            assert_eq!(book(&mut conduct, at, 1, Fault::InvalidBlock), [Subject::Peer(peer(1))]);
+            let begin = WALL + Duration::from_secs(at);
+            let until = conduct.banned(begin, &Subject::Peer(peer(1))).expect("banned");
+            assert_eq!(until.since(begin), Duration::from_secs(hours * 3600));
+            assert_eq!(conduct.banned(until, &Subject::Peer(peer(1))), None, "over to the millisecond");
+            at += hours * 3600;
+        }
+        at += 25 * 3600;
+        book(&mut conduct, at, 1, Fault::InvalidBlock);
+        let begin = WALL + Duration::from_secs(at);
+        let until = conduct.banned(begin, &Subject::Peer(peer(1))).expect("banned");
+        assert_eq!(until.since(begin), Duration::from_secs(3600), "a first one again");
+    }
+
+    #[test]
+    fn eight_bad_identities_from_one_group_ban_the_group() {
+        let mut conduct = Conduct::default();
+        for number in 0..7 {
+            assert_eq!(book(&mut conduct, 0, number, Fault::InvalidBlock), [Subject::Peer(peer(number))]);
+        }
+        assert_eq!(book(&mut conduct, 0, 7, Fault::InvalidBlock), [Subject::Peer(peer(7)), Subject::Group(group())]);
+        assert!(conduct.banned(WALL, &Subject::Group(group())).is_some());
+    }
+
+    #[test]
+    fn bans_come_back_from_disk() {
+        let mut conduct = Conduct::default();
+        book(&mut conduct, 0, 1, Fault::InvalidBlock);
+        let restarted = Conduct::new(&conduct.bans());
+        assert!(restarted.banned(WALL, &Subject::Peer(peer(1))).is_some());
+    }
+
+    #[test]
+    fn accounts_are_bounded_whoever_comes() {
+        let mut conduct = Conduct::default();
+        for number in 0..2 * MAX_ACCOUNTS as u64 {
+            conduct.book(Timestamp::ZERO, WALL, peer(number), None, Fault::UnansweredRequest);
+            conduct.book(Timestamp::ZERO, WALL, peer(number), None, Fault::InvalidBlock);
+        }
+        assert!(conduct.accounts.len() <= MAX_ACCOUNTS && conduct.bans.len() <= MAX_ACCOUNTS);
+    }
+}

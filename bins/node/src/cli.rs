@@ -9,7 +9,7 @@ use crate::config::{Layer, LogFormat, LogLayer, Seed};
 
 /// A node that proves itself, finds its peers and agrees with them on a ledger.
 #[derive(Debug, Parser)]
-#[command(name = "peerage", version, about, disable_help_subcommand = true)]
+#[command(name = "peerage", version, about)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -332,6 +332,7 @@ mod tests {
     fn usage_errors_are_found_while_parsing_and_exit_with_2() {
         for (line, kind) in [
             ("peerage", ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand),
+            ("peerage nonsense", ErrorKind::InvalidSubcommand),
             ("peerage run", ErrorKind::MissingRequiredArgument),
             ("peerage run --dir d --seed x", ErrorKind::ValueValidation),
             ("peerage devnet --nodes 0", ErrorKind::ValueValidation),
@@ -347,6 +348,13 @@ mod tests {
         assert_eq!((args.nodes, args.rate, args.duration), (5, 50, Some(Duration::from_secs(300))));
         let Ok(Command::Verify(args)) = parse("peerage verify --dir a --dir b c") else { panic!("valid") };
         assert_eq!(args.dirs.len(), 3);
+    }
+
+    #[test]
+    fn help_is_a_command_as_the_readme_says() {
+        for line in ["peerage help", "peerage help tx"] {
+            assert_eq!(parse(line).expect_err(line).kind(), ErrorKind::DisplayHelp, "{line}");
+        }
     }
 
     #[test]

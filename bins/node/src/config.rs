@@ -372,7 +372,8 @@ impl NodeConfig {
         self.listen
     }
 
-    /// The address that others are told; a concrete address and port. Default: whatever others see.
+    /// The address that others are told; a concrete address and port. Default: where the node listens, if that is a concrete
+    /// address; else nothing, and then nobody can find the node.
     pub const fn advertise(&self) -> Option<SocketAddr> {
         self.advertise
     }

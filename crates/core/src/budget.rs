@@ -39,6 +39,17 @@ impl Pool {
     pub const ALL: [Self; 7] =
         [Self::Outbound, Self::Reassembly, Self::Inbox, Self::Command, Self::Job, Self::Mempool, Self::Table];
 
+    /// The part of the whole that this pool may take in a budget with shares, in 32nds (our guess at what a node needs each
+    /// for). They add up to the whole, so that no pool can take what another one needs.
+    const fn share(self) -> usize {
+        match self {
+            Self::Outbound | Self::Mempool => 8,
+            Self::Reassembly | Self::Inbox | Self::Job => 4,
+            Self::Table => 3,
+            Self::Command => 1,
+        }
+    }
+
     /// A stable name, used as a metric label.
     pub const fn label(self) -> &'static str {
         match self {
@@ -68,6 +79,8 @@ pub struct OverBudget {
 #[derive(Debug)]
 struct Ledger {
     cap: usize,
+    /// What each pool may take; the cap itself in a budget without shares.
+    limits: [usize; Pool::ALL.len()],
     resident: AtomicUsize,
     pools: [AtomicUsize; Pool::ALL.len()],
     peak: AtomicUsize,
@@ -88,16 +101,30 @@ impl Budget {
     /// 256 MiB: what a small server can spare beside the store's cache (our guess).
     pub const DEFAULT_CAP: usize = 256 << 20;
 
-    /// A ledger with a hard cap in bytes.
+    /// A ledger with a hard cap in bytes, which any pool may use up.
     pub fn new(cap: usize) -> Self {
-        let pools = core::array::from_fn(|_| AtomicUsize::new(0));
+        Self::with_limits(cap, Pool::ALL.map(|_| cap))
+    }
+
+    /// A ledger with a hard cap in bytes of which each pool has a fixed share: a flood that fills one starves no other.
+    pub fn with_shares(cap: usize) -> Self {
+        Self::with_limits(cap, Pool::ALL.map(|pool| cap / 32 * pool.share()))
+    }
+
+    fn with_limits(cap: usize, limits: [usize; Pool::ALL.len()]) -> Self {
         Self(Arc::new(Ledger {
             cap,
+            limits,
             resident: AtomicUsize::new(0),
-            pools,
+            pools: Pool::ALL.map(|_| AtomicUsize::new(0)),
             peak: AtomicUsize::new(0),
             refused: AtomicU64::new(0),
         }))
+    }
+
+    /// The most that `pool` may ever hold, in bytes.
+    pub fn limit(&self, pool: Pool) -> usize {
+        self.0.limits[pool as usize]
     }
 
     /// Takes `bytes` for `pool`, or refuses and takes nothing.
@@ -105,8 +132,7 @@ impl Budget {
     /// # Errors
     /// [`OverBudget`] if the cap would be passed.
     pub fn charge(&self, pool: Pool, bytes: usize) -> Result<Charge, OverBudget> {
-        self.take(bytes)?;
-        self.0.pools[pool as usize].fetch_add(bytes, Relaxed);
+        self.take(pool, bytes)?;
         Ok(Charge { ledger: Arc::clone(&self.0), pool, bytes })
     }
 
@@ -131,18 +157,23 @@ impl Budget {
         }
     }
 
-    fn take(&self, bytes: usize) -> Result<(), OverBudget> {
-        let cap = self.0.cap;
-        let taken =
-            self.0.resident.fetch_update(Relaxed, Relaxed, |used| used.checked_add(bytes).filter(|sum| *sum <= cap));
-        match taken {
+    fn take(&self, pool: Pool, bytes: usize) -> Result<(), OverBudget> {
+        let Ledger { cap, limits, resident, pools, peak, refused } = &*self.0;
+        let refuse = |used, cap| {
+            refused.fetch_add(1, Relaxed);
+            OverBudget { wanted: bytes, used, cap }
+        };
+        let within = |limit: usize| move |used: usize| used.checked_add(bytes).filter(|sum| *sum <= limit);
+        let limit = limits[pool as usize];
+        pools[pool as usize].fetch_update(Relaxed, Relaxed, within(limit)).map_err(|used| refuse(used, limit))?;
+        match resident.fetch_update(Relaxed, Relaxed, within(*cap)) {
             Ok(used) => {
-                self.0.peak.fetch_max(used + bytes, Relaxed);
+                peak.fetch_max(used + bytes, Relaxed);
                 Ok(())
             }
             Err(used) => {
-                self.0.refused.fetch_add(1, Relaxed);
-                Err(OverBudget { wanted: bytes, used, cap })
+                pools[pool as usize].fetch_sub(bytes, Relaxed);
+                Err(refuse(used, *cap))
             }
         }
     }
@@ -177,7 +208,8 @@ impl Charge {
         self.bytes
     }
 
-    /// Moves the bytes to another pool without giving them back in between.
+    /// Moves the bytes to another pool without giving them back in between. It never fails, so a pool may hold more than its
+    /// share by what was paid for elsewhere before; what is new to it is refused meanwhile.
     pub fn transfer(mut self, pool: Pool) -> Self {
         self.ledger.pools[self.pool as usize].fetch_sub(self.bytes, Relaxed);
         self.ledger.pools[pool as usize].fetch_add(self.bytes, Relaxed);
@@ -190,8 +222,7 @@ impl Charge {
     /// # Errors
     /// [`OverBudget`] if the cap would be passed; the charge keeps what it had.
     pub fn grow(&mut self, bytes: usize) -> Result<(), OverBudget> {
-        Budget(Arc::clone(&self.ledger)).take(bytes)?;
-        self.ledger.pools[self.pool as usize].fetch_add(bytes, Relaxed);
+        Budget(Arc::clone(&self.ledger)).take(self.pool, bytes)?;
         self.bytes += bytes;
         Ok(())
     }
@@ -279,6 +310,21 @@ mod tests {
         let _second = budget.charge(Pool::Outbound, 100).expect("room again");
         let report = budget.report();
         assert_eq!((report.resident, report.peak, report.refused), (100, 100, 1));
+    }
+
+    #[test]
+    fn with_shares_a_flood_in_one_pool_leaves_the_others_theirs() {
+        let budget = Budget::with_shares(3200);
+        let mut flood = Vec::new();
+        while let Ok(charge) = budget.charge(Pool::Mempool, 100) {
+            flood.push(charge);
+        }
+        assert_eq!(flood.len(), 8, "a quarter of the whole");
+        for pool in Pool::ALL.into_iter().filter(|pool| *pool != Pool::Mempool) {
+            let all = budget.charge(pool, budget.limit(pool)).expect("its whole share is there");
+            flood.push(all);
+        }
+        assert_eq!(budget.report().resident, 3200, "the shares add up to the whole");
     }
 
     #[test]

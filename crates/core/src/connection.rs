@@ -98,8 +98,11 @@ pub enum ConnectionEvent {
     Rtt(Duration),
     /// The other side's heartbeat carried these bytes.
     Heartbeat(Bytes),
-    /// A message was skipped because nobody knows its command: counted, not punished.
-    Skipped,
+    /// Messages were skipped because nobody knows their command: counted, not punished.
+    Skipped {
+        /// How many in a row.
+        count: u64,
+    },
     /// The connection is over; nothing follows. What it still has to transmit should be written first.
     Closed(Closed),
 }

@@ -25,7 +25,7 @@ pub struct RequestId(pub u64);
 /// # The run loop, and the *drained* invariant
 /// After every `handle_*` call the runner calls [`poll_action`](Self::poll_action) until it returns `None`. Only then is
 /// it sure that everything the input caused is under way, so a runner makes no two `handle_*` calls in a row without
-/// draining in between. [`Stack`](crate::Stack) keeps this invariant for all runners and asserts it in debug builds.
+/// draining in between. [`Stack`](crate::Stack) keeps this invariant for all runners.
 ///
 /// Then it asks [`next_timeout`](Self::next_timeout) and calls [`handle_timeout`](Self::handle_timeout) once that moment
 /// has passed.
@@ -134,7 +134,8 @@ pub enum NetworkEvent {
         /// Why.
         reason: DropReason,
     },
-    /// A peer from whom messages were shed takes messages again.
+    /// A peer to whom messages were shed for want of room takes messages again. It comes a pause after the last of them, so
+    /// that answering it with more of what did not fit is no loop.
     Writable {
         /// Who.
         peer: NodeId,

@@ -1,6 +1,6 @@
 //! Why: one typed reason for each close, drop, refusal and reported fault.
 //!
-//! There is no `Other(String)`: a reason is a metric label, a line of the flight recorder and a number on the wire.
+//! There is no `Other(String)`: a reason is a metric label, a line in a log and a number on the wire.
 
 use core::fmt;
 
@@ -126,6 +126,8 @@ reasons! {
         HalfOpenLimit = 34, "half_open_limit";
         /// New connections from one address, or one group of addresses, come too fast.
         TooFast = 35, "too_fast";
+        /// A message was begun and then hardly went on.
+        TooSlow = 36, "too_slow";
     }
 }
 

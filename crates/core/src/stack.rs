@@ -51,7 +51,7 @@ pub struct Stack<P: Protocol> {
     /// Network events by the class of their message; results of jobs and news of peers count as `Control`, commands of
     /// the node's own users as `Signal`.
     inbox: PerClass<VecDeque<Arrival<P>>>,
-    /// Whether the last `handle_*` may have left actions behind.
+    /// Whether all actions of the last `handle_*` are taken.
     drained: bool,
 }
 

@@ -26,6 +26,7 @@ pub(super) async fn execute(args: &QueryArgs, out: &mut impl Write) -> Result<()
     writeln!(out, "state     {}", status.state_root)?;
     writeln!(out, "peers     {}", status.peers)?;
     writeln!(out, "mempool   {} transactions, {} bytes", status.mempool_txs, status.mempool_bytes)?;
+    writeln!(out, "outbox    {} transactions", status.outbox_txs)?;
     writeln!(out, "memory    {} of {} bytes", status.resident_bytes, status.budget_bytes)?;
     Ok(writeln!(out, "uptime    {} s", status.uptime_ms / 1000)?)
 }

@@ -158,8 +158,9 @@ impl Network {
 fn at_rest(statuses: &[Option<Status>]) -> Option<(u64, String, String)> {
     let of = |status: &Status| (status.height, status.head.to_string(), status.state_root.to_string());
     let first = of(statuses.first()?.as_ref()?);
-    let same =
-        |status: &Option<Status>| status.as_ref().is_some_and(|status| status.mempool_txs == 0 && of(status) == first);
+    let same = |status: &Option<Status>| {
+        status.as_ref().is_some_and(|status| status.mempool_txs == 0 && status.outbox_txs == 0 && of(status) == first)
+    };
     statuses.iter().all(same).then_some(first)
 }
 

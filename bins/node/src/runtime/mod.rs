@@ -11,7 +11,7 @@ use peerage_chain::{
     },
     store::{OpenError, Store},
 };
-use peerage_core::{Budget, Now, SecretRng, Seed as DiceSeed, Stack};
+use peerage_core::{Budget, Now, Pool, SecretRng, Seed as DiceSeed, Stack};
 use peerage_discovery::{Config as DiscoveryConfig, Discovery};
 use peerage_gossip::proto::{Config as GossipConfig, Gossip};
 use peerage_transport::{
@@ -101,7 +101,7 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
         TcpFabric::bind(config.listen()).await.map_err(|reason| RunError::Listen { addr: config.listen(), reason })?;
     let listen = fabric.local_addr();
     let files = PeerFiles::new(dir.path());
-    let budget = Budget::new(config.budget_bytes());
+    let budget = Budget::with_shares(config.budget_bytes());
     let mut rng = SecretRng::from_os();
 
     let stack = build_stack(
@@ -170,7 +170,8 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
         }
     });
     let serving = tokio::spawn(server.run());
-    let node = Arc::new(Node { handle, answers, genesis, identity, producer: producer.is_some(), clock, endings });
+    let node =
+        Arc::new(Node { handle, answers, genesis, identity, producer: producer.is_some(), clock, budget, endings });
     tokio::pin!(stop);
     let ending = loop {
         tokio::select! {
@@ -187,7 +188,8 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
     }
     tokio::time::sleep(LAST_ANSWERS).await;
     serving.abort();
-    saving.abort();
+    // The stack is gone and with it whoever could want more to be saved: what is queued is written, then this ends.
+    drop(saving.await);
     tracing::info!("stopped");
     match ending {
         Ending::Asked => Ok(()),
@@ -227,6 +229,13 @@ fn build_stack(now: Now, parts: Parts<'_>) -> Result<NodeStack, ChainConfigError
         &dice,
     );
     let advertised = Some(config.advertise().unwrap_or(listen)).filter(|addr| !addr.ip().is_unspecified());
+    if advertised.is_none() {
+        tracing::warn!(
+            %listen,
+            "no address to tell others: they can be dialled from here, but nobody can find this node; set `advertise` in \
+             config.toml, or --advertise, to the address at which it can be reached"
+        );
+    }
     let discovery = Discovery::new(
         DiscoveryConfig {
             addrs: advertised.into_iter().collect(),
@@ -293,6 +302,7 @@ struct Node {
     identity: Arc<Keypair>,
     producer: bool,
     clock: Clock,
+    budget: Budget,
     endings: mpsc::UnboundedSender<Ending>,
 }
 
@@ -306,9 +316,12 @@ impl Node {
                 drop(self.endings.send(Ending::Asked));
                 return;
             }
-            Request::SubmitTx { tx } => {
-                return self.ask(reply, |token| ChainCommand::Submit { token, tx: tx.into() }).await;
-            }
+            Request::SubmitTx { tx } => match self.budget.charge(Pool::Command, tx.len()) {
+                Ok(_until_the_stack_has_it) => {
+                    return self.ask(reply, |token| ChainCommand::Submit { token, tx: tx.into() }).await;
+                }
+                Err(over) => Err(Refusal::new(ErrorCode::Busy, over)),
+            },
             Request::Get { key } => return self.ask(reply, |token| ChainCommand::Get { token, key }).await,
             Request::TxStatus { id } => return self.ask(reply, |token| ChainCommand::Transaction { token, id }).await,
             Request::Status => self.status().await,

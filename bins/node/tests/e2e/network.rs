@@ -2,8 +2,7 @@
 
 use core::time::Duration;
 use std::{
-    fs::{self, File, OpenOptions},
-    path::PathBuf,
+    fs::{self, OpenOptions},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -30,22 +29,6 @@ const DEADLINE: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(25);
 /// The node that makes the blocks. Not the seed, so that the one's death is not the other's.
 pub(crate) const PRODUCER: usize = 1;
-
-/// Lets one test with processes run at a time, whichever test program it is in.
-#[derive(Debug)]
-pub(crate) struct Turn {
-    _file: File,
-}
-
-impl Turn {
-    /// Waits for it.
-    pub(crate) fn wait() -> Self {
-        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("process-tests.lock");
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(path).expect("a lock file");
-        file.lock().expect("a file system with locks");
-        Self { _file: file }
-    }
-}
 
 /// The nodes that take transactions at the moment.
 #[derive(Clone, Debug, Default)]
@@ -212,8 +195,10 @@ impl Network {
         signal("-STOP", &pid);
         self.nodes[number].process = Process::Frozen;
         self.until(&format!("node {number} stands still"), async |_| {
-            let state = Command::new("ps").args(["-o", "state=", "-p", &pid]).output().expect("ps");
-            state.stdout.trim_ascii_start().starts_with(b"T").then_some(())
+            // The state follows the name, which stands in parentheses (proc(5)).
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process is there");
+            let state = stat.rsplit(')').next().map(str::trim_start);
+            state.is_some_and(|state| state.starts_with('T')).then_some(())
         })
         .await;
     }
@@ -344,6 +329,7 @@ impl Drop for Network {
 }
 
 fn signal(name: &str, pid: &str) {
-    let status = Command::new("kill").args([name, pid]).status().expect("kill");
+    // The shell's own `kill` is there on every machine; the program of that name is not.
+    let status = Command::new("sh").args(["-c", &format!("kill {name} {pid}")]).status().expect("a shell");
     assert!(status.success(), "kill {name} {pid}: {status}");
 }

@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 use core::net::SocketAddr;
-use peerage_core::{Connection, Message, NodeId, Now, SecretRng};
-use std::{io, sync::Arc};
+use peerage_core::{Closed, Connection, DropReason, Message, NodeId, Now, SecretRng};
+use std::sync::Arc;
 
 use super::BoxedStream;
 use crate::proto::connection::{ConnectionConfig, SecureConnection};
@@ -15,7 +15,7 @@ pub trait SecureChannel: Send + Sync + 'static {
     /// layer below the records may wrap it) and the machine that speaks on it.
     ///
     /// # Errors
-    /// Of the stream, or of a security layer that failed on it.
+    /// How it ended, if a security layer failed on the stream: who ended it, and why.
     async fn open(
         &self,
         stream: BoxedStream,
@@ -23,10 +23,14 @@ pub trait SecureChannel: Send + Sync + 'static {
         outbound: bool,
         expected: Option<NodeId>,
         now: Now,
-    ) -> io::Result<(BoxedStream, Box<dyn Connection + Send>)>;
+    ) -> Result<(BoxedStream, Box<dyn Connection + Send>), Closed>;
 
     /// Whether the connections of this channel take such a message at all.
-    fn allows(&self, message: &Message) -> bool;
+    ///
+    /// # Errors
+    /// Why not: `UnknownCommand` (no table of limits names it, so the other side would skip it) or `TooLong`; the sender's
+    /// fault.
+    fn allows(&self, message: &Message) -> Result<(), DropReason>;
 }
 
 /// `Noise_XX_25519_ChaChaPoly_SHA256` on the bare stream: the machine does it all.
@@ -48,13 +52,16 @@ impl SecureChannel for NoiseChannel {
         outbound: bool,
         expected: Option<NodeId>,
         now: Now,
-    ) -> io::Result<(BoxedStream, Box<dyn Connection + Send>)> {
+    ) -> Result<(BoxedStream, Box<dyn Connection + Send>), Closed> {
         let config = Arc::clone(&self.0);
         let connection = SecureConnection::new(config, outbound, remote, expected, now, SecretRng::from_os());
         Ok((stream, Box::new(connection)))
     }
 
-    fn allows(&self, message: &Message) -> bool {
-        self.0.allows(message)
+    fn allows(&self, message: &Message) -> Result<(), DropReason> {
+        if !self.0.limits.knows(message.command) {
+            return Err(DropReason::UnknownCommand);
+        }
+        if self.0.allows(message) { Ok(()) } else { Err(DropReason::TooLong) }
     }
 }

@@ -13,7 +13,8 @@ use super::{LinkReport, registry::Registry, runner::Call};
 #[error("the stack was stopped")]
 pub struct Stopped;
 
-/// A running stack. Cloning shares it; dropping all handles does not stop it, [`Handle::shutdown`] does.
+/// A running stack. Cloning shares it. When the last handle is dropped the stack stops as by [`Handle::shutdown`], only that
+/// nobody can wait for it.
 pub struct Handle<P: Protocol> {
     pub(super) calls: mpsc::Sender<Call<P>>,
     pub(super) registry: Arc<Registry>,

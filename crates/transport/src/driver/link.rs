@@ -57,7 +57,7 @@ const READ_BYTES: usize = 64 << 10;
 const WRITE_BYTES: usize = 32 << 10;
 /// A last word must be written within this time (our guess; a peer that does not read must not keep the task alive).
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// How often a starved connection looks whether it has room again (our guess).
+/// How long after a message was shed, and how often from then on, a connection looks whether it has room (our guess).
 const STARVED_CHECK: Duration = Duration::from_millis(100);
 
 impl LinkTask {
@@ -67,6 +67,7 @@ impl LinkTask {
         let mut outgoing = Vec::with_capacity(WRITE_BYTES);
         let mut written = 0;
         let mut last_words: Option<Timestamp> = None;
+        let mut starved_check: Option<Timestamp> = None;
         loop {
             let now = self.clock.now();
             while let Some(event) = self.connection.poll_event() {
@@ -85,15 +86,21 @@ impl LinkTask {
                     break; // everything is said
                 }
             }
-            let starved = self.starved.load(Relaxed);
-            if starved && self.account.owed() < self.account.limit() / 2 {
-                self.starved.store(false, Relaxed);
-                if self.events.send((self.link, LinkEvent::Writable)).is_err() {
-                    return;
+            // `Writable` comes at least a pause after the shed message: whoever answers it with more of what did not fit
+            // must not turn in circles.
+            if self.starved.load(Relaxed) {
+                let due = *starved_check.get_or_insert(now.mono + STARVED_CHECK);
+                if due <= now.mono {
+                    starved_check = None;
+                    if self.account.owed() < self.account.limit() / 2 {
+                        self.starved.store(false, Relaxed);
+                        if self.events.send((self.link, LinkEvent::Writable)).is_err() {
+                            return;
+                        }
+                    }
                 }
             }
-            let check = starved.then(|| now.mono + STARVED_CHECK);
-            let wake = [self.connection.next_timeout(), last_words, check].into_iter().flatten().min();
+            let wake = [self.connection.next_timeout(), last_words, starved_check].into_iter().flatten().min();
             let reads = self.connection.wants_bytes() && last_words.is_none();
             tokio::select! {
                 command = self.commands.recv(), if last_words.is_none() => {

@@ -30,7 +30,7 @@ pub use registry::LinkReport;
 use peerage_core::{Budget, Job, Protocol, Stack};
 use std::{io, sync::Arc};
 
-use crate::proto::admission::AdmissionConfig;
+use crate::proto::{admission::AdmissionConfig, inflow::InflowConfig};
 use registry::Registry;
 use runner::Runner;
 
@@ -45,6 +45,8 @@ pub struct DriverConfig {
     pub owed_per_peer: usize,
     /// Who may begin a handshake, and how many connections there are in all.
     pub admission: AdmissionConfig,
+    /// How fast one peer may make the node work.
+    pub inflow: InflowConfig,
     /// Threads of the compute lane. Default 2 (our guess: signature checks beside an otherwise idle node).
     pub compute_threads: usize,
 }
@@ -56,6 +58,7 @@ impl Default for DriverConfig {
             clock: Clock::start(),
             owed_per_peer: 4 << 20,
             admission: AdmissionConfig::default(),
+            inflow: InflowConfig::default(),
             compute_threads: 2,
         }
     }

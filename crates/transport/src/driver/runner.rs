@@ -5,7 +5,7 @@ use core::{net::SocketAddr, time::Duration};
 use peerage_core::{
     Action, Budget, Charge, Class, CloseReason, Closed, Command, Connection, ConnectionCommand, ConnectionEvent, Done,
     DropReason, Job, JobId, LinkId, LinkInfo, Message, NetworkEvent, NodeId, Outbound, Outlet, Output, Pool, Protocol,
-    RequestError, RequestId, Stack,
+    RequestError, RequestId, Stack, Timers,
 };
 use std::{collections::BTreeMap, io, sync::Arc};
 use tokio::{
@@ -14,7 +14,10 @@ use tokio::{
     time::timeout,
 };
 
-use crate::proto::admission::{Admission, Verdict};
+use crate::proto::{
+    admission::{Admission, Verdict},
+    inflow::Inflow,
+};
 
 use super::{
     BoxedStream, Clock, DriverConfig, Fabric, Handle, SecureChannel,
@@ -51,6 +54,7 @@ struct Link {
     admitted: bool,
     /// What arrived before the peer manager admitted it; bounded by the credit of the connection.
     early: Vec<ConnectionEvent>,
+    inflow: Inflow,
 }
 
 /// A request of the stack that waits for its answer.
@@ -63,13 +67,17 @@ struct Asked {
 
 /// Steps of the stack before other tasks have their turn (our guess: about a millisecond of work).
 const STEPS: usize = 256;
-/// Handle calls that wait; then callers wait.
+/// Arrivals sorted into the inbox at once (our guess: a few milliseconds, so that handles are not starved by a flood).
+const ARRIVALS: usize = 8192;
+/// Handle calls that wait; then callers wait (our guess).
 const CALLS: usize = 1024;
-/// A dial that is not through by then failed (our guess; half of what discovery allows a candidate).
+/// A TCP connection that does not stand by then failed (our guess; discovery allows a candidate 5 s, handshake included).
 const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long a stopping node waits for its last words to be written.
+/// How long a security layer below the records may take (parameters: as the handshake above it).
+const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a stopping node waits for its last words to be written (our guess: longer than a link's own patience).
 const LAST_WORDS: Duration = Duration::from_millis(1500);
-/// Pause after the system refused to hand out another connection, e.g. for want of file descriptors.
+/// Pause after the system refused to hand out another connection, e.g. for want of file descriptors (our guess).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 pub(super) struct Runner<P: Protocol, F> {
@@ -84,6 +92,8 @@ pub(super) struct Runner<P: Protocol, F> {
     on_event: F,
     heartbeat: Bytes,
     links: BTreeMap<LinkId, Link>,
+    /// When held credit of a connection may be returned.
+    releases: Timers<LinkId>,
     live: BTreeMap<NodeId, LinkId>,
     asked: BTreeMap<u64, Asked>,
     to_answer: BTreeMap<RequestId, (LinkId, u64)>,
@@ -130,6 +140,7 @@ where
             on_event,
             heartbeat: Bytes::new(),
             links: BTreeMap::new(),
+            releases: Timers::new(),
             live: BTreeMap::new(),
             asked: BTreeMap::new(),
             to_answer: BTreeMap::new(),
@@ -147,7 +158,8 @@ where
         let listening = self.listen();
         let stopped = loop {
             self.pump();
-            let wake = self.stack.next_timeout();
+            self.release_credit();
+            let wake = [self.stack.next_timeout(), self.releases.next()].into_iter().flatten().min();
             tokio::select! {
                 call = self.calls.recv() => match call {
                     Some(Call::Command(command)) => self.stack.command(command),
@@ -157,7 +169,8 @@ where
                 },
                 Some((link, event)) = self.link_events.1.recv() => {
                     self.link_event(link, event);
-                    for _ in 0..STEPS {
+                    // All that arrived, so that the most urgent of it is next; credit bounds how much that is.
+                    for _ in 0..ARRIVALS {
                         let Ok((link, event)) = self.link_events.1.try_recv() else { break };
                         self.link_event(link, event);
                     }
@@ -222,9 +235,33 @@ where
         for output in outputs {
             match output {
                 Output::Action(action) => self.perform(action),
-                Output::Consumed { link, class, bytes } => {
-                    self.registry.command(link, ConnectionCommand::Consumed { class, bytes });
-                }
+                Output::Consumed { link, class, bytes } => self.consumed(link, class, bytes),
+            }
+        }
+    }
+
+    /// Returns credit for what was consumed: at once, or later if the peer sends faster than it may.
+    fn consumed(&mut self, link: LinkId, class: Class, bytes: usize) {
+        let now = self.clock.now().mono;
+        let Some(entry) = self.links.get_mut(&link) else { return };
+        let bytes = entry.inflow.consumed(now, class, bytes);
+        if let Some(at) = entry.inflow.next_release() {
+            self.releases.set(link, at);
+        }
+        if bytes > 0 {
+            self.registry.command(link, ConnectionCommand::Consumed { class, bytes });
+        }
+    }
+
+    fn release_credit(&mut self) {
+        let now = self.clock.now().mono;
+        while let Some(link) = self.releases.pop_due(now) {
+            let Some(entry) = self.links.get_mut(&link) else { continue };
+            for (class, bytes) in entry.inflow.release(now).iter().filter(|(_, bytes)| **bytes > 0) {
+                self.registry.command(link, ConnectionCommand::Consumed { class, bytes: *bytes });
+            }
+            if let Some(at) = entry.inflow.next_release() {
+                self.releases.set(link, at);
             }
         }
     }
@@ -273,9 +310,7 @@ where
         message: &Message,
         resident: Arc<Charge>,
     ) -> Result<(LinkId, Outbound), DropReason> {
-        if !self.security.allows(message) {
-            return Err(DropReason::TooLong);
-        }
+        self.security.allows(message)?;
         let link = *self.live.get(&peer).ok_or(DropReason::NotConnected)?;
         let account = self.registry.account(link).ok_or(DropReason::ConnectionLost)?;
         let owed = account.owe(message.len()).map_err(|_| DropReason::PeerOverLimit)?;
@@ -284,9 +319,11 @@ where
 
     fn shed(&mut self, peer: NodeId, command: Command, reason: DropReason) {
         metrics::counter!("peerage_messages_dropped_total", "reason" => reason.label()).increment(1);
-        if let Some(link) = self.live.get(&peer) {
+        // What did not fit now may fit later; what is too long or has lost its connection never will.
+        let passing = matches!(reason, DropReason::PeerOverLimit | DropReason::OverBudget);
+        if let Some(link) = self.live.get(&peer).filter(|_| passing) {
             self.registry.starve(*link);
-            // Its task sleeps; a look at its accounts is what it needs.
+            // Its task may sleep: any command wakes it, and this one changes nothing.
             self.registry.command(*link, ConnectionCommand::Heartbeat(self.heartbeat.clone()));
         }
         self.stack.push(NetworkEvent::Shed { peer, command, reason });
@@ -378,16 +415,24 @@ where
             // The receiver is in our hands: this cannot fail.
             let _received = handle.commands.send(ConnectionCommand::Heartbeat(self.heartbeat.clone()));
         }
-        self.links.insert(link, Link { remote, dialled, info: None, admitted: false, early: Vec::new() });
+        let inflow = Inflow::new(self.config.inflow, self.clock.now().mono);
+        self.links.insert(link, Link { remote, dialled, info: None, admitted: false, early: Vec::new(), inflow });
         self.registry.insert(link, handle.clone());
         let (security, clock, events) = (Arc::clone(&self.security), self.clock, self.link_events.0.clone());
         tokio::spawn(async move {
             let _guard = EndGuard { link, events: events.clone() };
             let expected = dialled.flatten();
-            let secured = security.open(stream, remote, outbound, expected, clock.now()).await;
+            let opening = security.open(stream, remote, outbound, expected, clock.now());
+            let secured = timeout(OPEN_TIMEOUT, opening).await;
+            let secured = secured.unwrap_or(Err(Closed::by_us(CloseReason::HandshakeTimeout)));
             let (stream, connection): (_, Box<dyn Connection + Send>) = match secured {
                 Ok(secured) => secured,
-                Err(error) => return tracing::debug!(%remote, %error, "no secure channel"),
+                Err(closed) => {
+                    let event = LinkEvent::Connection(ConnectionEvent::Closed(closed));
+                    // The guard's word follows; if this one cannot be said, neither can that.
+                    let _unheard = events.send((link, event));
+                    return;
+                }
             };
             let LinkHandle { account, starved, .. } = handle;
             LinkTask { link, remote, connection, stream, clock, account, starved, commands, events }.run().await;
@@ -453,15 +498,15 @@ where
                 // Nobody waits any more, but the sender's credit must come back all the same.
                 (None, Ok((message, charge))) => {
                     let (class, bytes, _charge) = arrived(&message, charge);
-                    self.registry.command(link, ConnectionCommand::Consumed { class, bytes });
+                    self.consumed(link, class, bytes);
                 }
                 (None, Err(_)) => {}
             },
             ConnectionEvent::Rtt(rtt) => self.stack.push(NetworkEvent::PeerStats { peer, rtt }),
             ConnectionEvent::Heartbeat(data) => self.stack.push(NetworkEvent::Heartbeat { peer, data }),
-            ConnectionEvent::Skipped => {
+            ConnectionEvent::Skipped { count } => {
                 let reason = DropReason::UnknownCommand.label();
-                metrics::counter!("peerage_messages_dropped_total", "reason" => reason).increment(1);
+                metrics::counter!("peerage_messages_dropped_total", "reason" => reason).increment(count);
             }
             ConnectionEvent::Established(_) | ConnectionEvent::Closed(_) => {}
         }
@@ -490,6 +535,7 @@ where
     fn link_closed(&mut self, link: LinkId, closed: Closed) {
         let Some(entry) = self.links.remove(&link) else { return };
         self.admission.ended(link);
+        self.releases.cancel(&link);
         count_closed(closed);
         self.to_answer.retain(|_, (asker, _)| *asker != link);
         let lost: Vec<_> = self.asked.iter().filter(|(_, asked)| asked.link == link).map(|(id, _)| *id).collect();

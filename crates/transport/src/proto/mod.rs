@@ -2,6 +2,7 @@
 
 pub mod admission;
 pub mod connection;
+pub mod inflow;
 pub mod keypair;
 pub mod managed;
 pub mod noise;

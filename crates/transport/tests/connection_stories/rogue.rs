@@ -215,8 +215,8 @@ fn control_messages_of_a_later_version_are_skipped() {
     let mut frames = Vec::new();
     encode_frame(&Message::new(PING, vec![]), Envelope::Request(1), &mut frames);
     rogue.send(RecordKind::Data, &frames);
-    let skipped = |event: &&ConnectionEvent| matches!(event, ConnectionEvent::Skipped);
-    assert_eq!(rogue.pair.sides[B].events.iter().filter(skipped).count(), 2);
+    let skipped = |event: &ConnectionEvent| if let ConnectionEvent::Skipped { count } = event { *count } else { 0 };
+    assert_eq!(rogue.pair.sides[B].events.iter().map(skipped).sum::<u64>(), 2);
     assert!(!rogue.pair.is_closed(B));
 }
 
@@ -244,9 +244,8 @@ fn a_reason_of_a_later_version_is_unknown_but_theirs() {
 }
 
 /// The wall clock means nothing here, and the other side's silence ends what it began.
-#[test]
-fn neither_a_jump_of_the_wall_clock_nor_a_message_left_half_way_disturb() {
-    let mut rogue = Rogue::new(34, 1);
+/// The first fragment of a message that will never be whole.
+fn begun() -> Vec<u8> {
     let mut frame = Vec::new();
     Frame::First {
         command: ITEM,
@@ -256,13 +255,54 @@ fn neither_a_jump_of_the_wall_clock_nor_a_message_left_half_way_disturb() {
         piece: &[1; 99],
     }
     .encode(&mut frame);
-    rogue.send(RecordKind::Data, &frame);
-    let mono = Timestamp::ZERO + 90 * SECOND;
-    let side = &mut rogue.pair.sides[B];
-    assert!(side.config.budget.report().resident > 0);
-    side.connection.handle_timeout(Now { mono, wall: UnixMillis(u64::MAX) });
+    frame
+}
+
+#[test]
+fn a_message_that_is_begun_and_then_drips_ends_the_connection() {
+    let mut rogue = Rogue::new(34, 1);
+    rogue.send(RecordKind::Data, &begun());
+    assert!(rogue.pair.sides[B].config.budget.report().resident > 0);
+    for _ in 0..10 {
+        assert!(!rogue.pair.is_closed(B));
+        rogue.pair.now.mono = rogue.pair.now.mono + SECOND;
+        let mut drip = Vec::new();
+        Frame::Next { command: ITEM, last: false, piece: &[1] }.encode(&mut drip);
+        rogue.send(RecordKind::Data, &drip);
+    }
+    let now = rogue.pair.now;
+    rogue.pair.sides[B].connection.handle_timeout(now);
     rogue.pair.drain(B);
-    rogue.is_closed_for(CloseReason::HeartbeatTimeout, "ninety seconds after it began");
+    rogue.is_closed_for(CloseReason::TooSlow, "ten bytes in ten seconds");
+    assert_eq!(rogue.pair.sides[B].config.budget.report().resident, 0);
+}
+
+#[test]
+fn a_record_full_of_unknown_commands_is_one_event() {
+    let mut rogue = Rogue::new(35, 1);
+    let strange = peerage_core::Command::new(peerage_core::Layer::Application, 31, Class::Signal);
+    let mut frames = Vec::new();
+    for _ in 0..2000 {
+        encode_frame(&Message::new(strange, vec![]), Envelope::Notification, &mut frames);
+    }
+    rogue.send(RecordKind::Data, &frames);
+    let skipped = |event: &ConnectionEvent| if let ConnectionEvent::Skipped { count } = event { *count } else { 0 };
+    let counts: Vec<_> = rogue.pair.sides[B].events.iter().map(skipped).filter(|count| *count > 0).collect();
+    assert_eq!(counts, [2000]);
+}
+
+#[test]
+fn neither_a_jump_of_the_wall_clock_nor_a_message_left_half_way_disturb() {
+    let mut rogue = Rogue::new(36, 1);
+    rogue.send(RecordKind::Data, &begun());
+    let mono = rogue.pair.now.mono + 9 * SECOND;
+    rogue.pair.sides[B].connection.handle_timeout(Now { mono, wall: UnixMillis(u64::MAX) });
+    rogue.pair.drain(B);
+    assert!(!rogue.pair.is_closed(B), "nine seconds are no reason");
+    let mono = Timestamp::ZERO + 90 * SECOND;
+    rogue.pair.sides[B].connection.handle_timeout(Now { mono, wall: UnixMillis(0) });
+    rogue.pair.drain(B);
+    assert!(rogue.pair.is_closed(B), "ninety are");
     assert_eq!(rogue.pair.sides[B].config.budget.report().resident, 0);
     assert!(!rogue.pair.is_closed(A), "which has no part in this");
 }

@@ -47,6 +47,9 @@ pub struct ConnectionConfig {
     pub heartbeat_interval: Duration,
     /// How much silence of the peer ends the connection (Decisions, "Heartbeat": 90 s).
     pub dead_after: Duration,
+    /// While a message is incomplete, 10 KiB at least must arrive in each window of this length, whatever they are
+    /// (parameters: an incomplete frame slower than 1 KiB/s over 10 s ends the connection).
+    pub stall_window: Duration,
     /// Records a direction between two rekeys: [`REKEY_EVERY`], except in tests.
     pub rekey_every: u64,
 }
@@ -74,6 +77,7 @@ impl ConnectionConfig {
             handshake_deadline: Duration::from_secs(5),
             heartbeat_interval: Duration::from_secs(30),
             dead_after: Duration::from_secs(90),
+            stall_window: Duration::from_secs(10),
             rekey_every: REKEY_EVERY,
         }
     }

@@ -45,6 +45,7 @@ mod handshake;
 mod heartbeat;
 mod mux;
 mod open;
+mod pace;
 mod requests;
 mod sealed;
 

@@ -24,6 +24,7 @@ use super::{
     handshake::Secured,
     heartbeat::{ControlRate, Heartbeat},
     mux::Mux,
+    pace::Pace,
     requests::Requests,
     sealed::{Opener, Sealer},
 };
@@ -31,8 +32,9 @@ use super::{
 /// How often a refusal of the budget is tried again (our guess: short beside a round trip over the sea).
 const RETRY: Duration = Duration::from_millis(50);
 
-/// How long the budget may refuse before the connection ends (our guess: as long as a handshake may take).
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the budget may refuse before the connection ends. Longer than a message may stand still (`pace.rs`), so that
+/// whoever holds memory for nothing goes before whoever waits for it.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// What happened, on its way to the runner.
 pub(super) type Events = VecDeque<ConnectionEvent>;
@@ -45,6 +47,7 @@ pub(super) struct Open {
     /// Set in the initiator until bytes arrive that are no refusal.
     unconfirmed: Option<Unconfirmed>,
     pause: Option<Pause>,
+    pace: Pace,
 }
 
 /// The responder cannot seal anything if it does not accept message 3, so its refusal comes in clear, to an initiator
@@ -105,6 +108,7 @@ impl Open {
             session,
             unconfirmed: outbound.then_some(Unconfirmed { refusal, seen: Vec::new() }),
             pause: None,
+            pace: Pace::new(config.stall_window),
         }
     }
 
@@ -114,7 +118,7 @@ impl Open {
 
     pub(super) fn next_timeout(&self) -> Timestamp {
         let retry = self.pause.as_ref().map(|pause| pause.retry);
-        let deadlines = [retry, self.session.requests.next_timeout()].into_iter().flatten();
+        let deadlines = [retry, self.pace.next_timeout(), self.session.requests.next_timeout()].into_iter().flatten();
         deadlines.fold(self.session.heartbeat.next_timeout(), Timestamp::min)
     }
 
@@ -139,7 +143,13 @@ impl Open {
         self.read(now, &seen, events)
     }
 
-    fn read(&mut self, now: Timestamp, mut input: &[u8], events: &mut Events) -> Result<(), Closed> {
+    fn read(&mut self, now: Timestamp, input: &[u8], events: &mut Events) -> Result<(), Closed> {
+        self.read_records(now, input, events)?;
+        self.pace.arrived(now, input.len(), self.session.reassembler.held() > 0);
+        Ok(())
+    }
+
+    fn read_records(&mut self, now: Timestamp, mut input: &[u8], events: &mut Events) -> Result<(), Closed> {
         while let Some((kind, plaintext)) = self.opener.read(&mut input).map_err(Closed::by_us)? {
             self.session.heartbeat.hear(now);
             match kind {
@@ -182,6 +192,11 @@ impl Open {
                 pause.frames.drain(..pause.frames.len() - untaken);
                 self.pause = Some(Pause { retry: now + RETRY, ..pause });
             }
+        }
+        if self.pause.is_some() {
+            self.pace.restart(now);
+        } else if self.pace.is_too_slow(now) {
+            return Err(Closed::by_us(CloseReason::TooSlow));
         }
         self.session.heartbeat.handle_timeout(now, || rng.next_u64()).map_err(Closed::by_us)?;
         while let Some(id) = self.session.requests.end_due(now) {
@@ -286,7 +301,9 @@ impl Session {
                     if let Some(len) = announced(&frame) {
                         self.receive_credit.arrive(frame.command().class(), cost(len))?;
                     }
-                    events.extend(incoming.and_then(|incoming| self.deliver(incoming)));
+                    if let Some(event) = incoming.and_then(|incoming| self.deliver(incoming)) {
+                        push(events, event);
+                    }
                 }
             }
         }
@@ -298,7 +315,7 @@ impl Session {
         let (class, bytes) = (message.command.class(), cost(message.len()));
         if !self.config.limits.knows(message.command) {
             self.receive_credit.consume(class, bytes);
-            return Some(ConnectionEvent::Skipped);
+            return Some(ConnectionEvent::Skipped { count: 1 });
         }
         match envelope {
             Envelope::Notification => Some(ConnectionEvent::Message { message, charge }),
@@ -329,7 +346,7 @@ impl Session {
             commands::PING if plain => (self.heartbeat.handle_ping(decode::<Beat>(head)?)?, None),
             commands::PONG if plain => self.heartbeat.handle_pong(now, decode::<Beat>(head)?)?,
             _ => {
-                events.push_back(ConnectionEvent::Skipped);
+                push(events, ConnectionEvent::Skipped { count: 1 });
                 return Ok(());
             }
         };
@@ -338,6 +355,14 @@ impl Session {
             events.push_back(ConnectionEvent::Heartbeat(data));
         }
         Ok(())
+    }
+}
+
+/// Adds an event. Skipped messages in a row are one event, so that nobody can make many of what costs a few bytes each.
+fn push(events: &mut Events, event: ConnectionEvent) {
+    match (events.back_mut(), event) {
+        (Some(ConnectionEvent::Skipped { count }), ConnectionEvent::Skipped { count: more }) => *count += more,
+        (_, event) => events.push_back(event),
     }
 }
 

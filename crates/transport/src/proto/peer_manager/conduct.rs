@@ -126,6 +126,11 @@ impl Conduct {
         self.bans.insert(subject, (wall + length, times.saturating_add(1)));
     }
 
+    /// Lifts a ban.
+    pub(super) fn pardon(&mut self, subject: &Subject) {
+        self.bans.remove(subject);
+    }
+
     fn make_room(&mut self, now: Timestamp, newcomer: Subject) {
         if self.accounts.len() < MAX_ACCOUNTS || self.accounts.contains_key(&newcomer) {
             return;

@@ -18,8 +18,8 @@ mod tests;
 
 use core::{net::SocketAddr, time::Duration};
 use peerage_core::{
-    Action, CloseReason, Closed, Done, Fault, JobId, LinkId, LinkInfo, NetworkEvent, NoJob, NodeId, Now, Outlet,
-    Protocol, Seed, SeededRng, Timers, Timestamp, UnixMillis, Want,
+    Action, CloseReason, Closed, ClosedBy, Done, Fault, JobId, LinkId, LinkInfo, NetworkEvent, NoJob, NodeId, Now,
+    Outlet, Protocol, Seed, SeededRng, Timers, Timestamp, UnixMillis, Want,
 };
 use std::collections::{BTreeMap, VecDeque};
 
@@ -132,6 +132,8 @@ const REMEMBER_AFTER: Duration = Duration::from_millis(500);
 const MAX_DIALS: usize = 16;
 /// A peer that somebody wanted just then is kept at least so long (our guess: a lookup is over by then).
 const TRANSIENT_KEEP: Duration = Duration::from_secs(10);
+/// Peers that left and whose group of addresses is still known when a late complaint comes (our guess).
+const DEPARTED: usize = 256;
 /// Peers remembered on disk (our guess; Bitcoin Core keeps 2 anchors and a whole book).
 const REMEMBERED: usize = 32;
 
@@ -145,6 +147,8 @@ pub struct PeerManager {
     dials: BTreeMap<SocketAddr, (NodeId, bool)>,
     peers: BTreeMap<NodeId, Peer>,
     links: BTreeMap<LinkId, NodeId>,
+    /// Who left last, and which group of addresses answers for them.
+    departed: VecDeque<(NodeId, Option<Group>)>,
     timers: Timers<Timer>,
     actions: VecDeque<Action<Self>>,
 }
@@ -177,6 +181,7 @@ impl PeerManager {
             dials: BTreeMap::new(),
             peers: BTreeMap::new(),
             links: BTreeMap::new(),
+            departed: VecDeque::new(),
             timers,
             actions: VecDeque::new(),
         }
@@ -208,7 +213,7 @@ impl PeerManager {
         if peer == self.config.local {
             return self.close(link, CloseReason::SelfConnection);
         }
-        let reserved = self.book.get(&peer).is_some_and(|entry| entry.reserved);
+        let reserved = self.is_reserved(&peer);
         if !reserved && self.is_banned(now, &info) {
             return self.close(link, CloseReason::Banned);
         }
@@ -255,7 +260,6 @@ impl PeerManager {
                 entry.learn([info.remote]); // proved by this very connection
             }
             entry.last_good = Some(now.wall);
-            entry.failures = 0;
             entry.not_before = now.mono;
             self.remember_soon(now);
         }
@@ -269,12 +273,32 @@ impl PeerManager {
 
     fn forget_link(&mut self, now: Now, link: LinkId) -> Option<NodeId> {
         let peer = self.links.remove(&link)?;
-        self.peers.remove(&peer);
+        if let Some(gone) = self.peers.remove(&peer) {
+            self.departed.push_back((peer, self.group_of(&gone.info)));
+            if self.departed.len() > DEPARTED {
+                self.departed.pop_front();
+            }
+        }
         if let Some(entry) = self.book.get_mut(&peer) {
+            entry.failures = 0;
             entry.failed(now.mono, &mut self.dice); // whoever left may be restarting: not at once again
             entry.failures = 0;
         }
         Some(peer)
+    }
+
+    fn link_down(&mut self, now: Now, link: LinkId, closed: Closed) {
+        let peer = self.links.get(&link).copied();
+        let failures = peer.and_then(|peer| self.book.get(&peer)).map_or(0, |entry| entry.failures);
+        self.forget_link(now, link);
+        // Whoever turns us away only after the handshake is no better than an address that nobody answers at: without
+        // growing patience a full node would be asked twice a second by all that it has no room for.
+        let turned_away = closed.by == ClosedBy::Them
+            && matches!(closed.reason, CloseReason::TooManyPeers | CloseReason::Banned | CloseReason::Misbehaviour);
+        if let Some(entry) = peer.filter(|_| turned_away).and_then(|peer| self.book.get_mut(&peer)) {
+            entry.failures = failures;
+            entry.failed(now.mono, &mut self.dice);
+        }
     }
 
     fn dial_failed(&mut self, now: Now, addr: SocketAddr, closed: Closed) {
@@ -363,12 +387,19 @@ impl PeerManager {
         self.actions.push_back(Action::Emit(PeerEvent::Remember(list)));
     }
 
+    /// Books a fault, also of a peer that is gone by now: verdicts come late, and hanging up must not be a way out.
     fn report(&mut self, now: Now, peer: NodeId, fault: Fault) {
-        let Some(known) = self.peers.get(&peer) else { return };
-        let group = self.group_of(&known.info);
+        let group = match self.peers.get(&peer) {
+            Some(known) => self.group_of(&known.info),
+            None => self.departed.iter().rev().find(|(departed, _)| *departed == peer).and_then(|(_, group)| *group),
+        };
         let banned = self.conduct.book(now.mono, now.wall, peer, group, fault);
         if banned.is_empty() {
             return;
+        }
+        if self.is_reserved(&peer) {
+            // The operator's own choice is sent away, but may come back.
+            self.conduct.pardon(&Subject::Peer(peer));
         }
         let concerned = |other: &&Peer| {
             let group = self.group_of(&other.info).map(Subject::Group);
@@ -376,12 +407,14 @@ impl PeerManager {
         };
         let links: Vec<_> = self.peers.values().filter(concerned).map(|peer| (peer.link, peer.info.peer)).collect();
         for (link, peer) in links {
-            // The operator's own choice is complained about and kept out for now, but not banned.
             self.forget_link(now, link);
-            let reserved = self.book.get(&peer).is_some_and(|entry| entry.reserved);
-            self.close(link, if reserved { CloseReason::Misbehaviour } else { CloseReason::Banned });
+            self.close(link, if self.is_reserved(&peer) { CloseReason::Misbehaviour } else { CloseReason::Banned });
         }
         self.actions.push_back(Action::Emit(PeerEvent::Bans(self.conduct.bans())));
+    }
+
+    fn is_reserved(&self, peer: &NodeId) -> bool {
+        self.book.get(peer).is_some_and(|entry| entry.reserved)
     }
 
     /// The group of addresses that answers for a peer, if any does.
@@ -409,7 +442,7 @@ impl Protocol for PeerManager {
     fn handle_network(&mut self, now: Now, event: NetworkEvent) {
         match event {
             NetworkEvent::LinkUp { link, info } => self.link_up(now, link, info),
-            NetworkEvent::LinkDown { link, .. } => drop(self.forget_link(now, link)),
+            NetworkEvent::LinkDown { link, closed } => self.link_down(now, link, closed),
             NetworkEvent::DialFailed { addr, closed, .. } => self.dial_failed(now, addr, closed),
             NetworkEvent::PeerStats { peer, rtt } => {
                 if let Some(peer) = self.peers.get_mut(&peer) {

@@ -56,7 +56,10 @@ impl Bench {
     }
 
     fn down(&mut self, link: LinkId) {
-        let closed = Closed::by_network(CloseReason::StreamEnded);
+        self.down_as(link, Closed::by_network(CloseReason::StreamEnded));
+    }
+
+    fn down_as(&mut self, link: LinkId, closed: Closed) {
         self.manager.handle_network(self.now, NetworkEvent::LinkDown { link, closed });
     }
 
@@ -203,6 +206,23 @@ fn faults_add_up_until_the_peer_is_sent_away_and_stays_away_over_a_restart() {
 }
 
 #[test]
+fn hanging_up_before_the_verdict_is_no_way_out() {
+    let mut bench = Bench::new(|config| config.addresses = AddressPolicy::Public);
+    for _ in 0..7 {
+        let (link, _) = bench.up(1, false);
+        bench.down(link);
+        // The verdict comes when it is gone already.
+        bench.manager.handle_command(bench.now, PeerCommand::Report { peer: id(1), fault: Fault::InvalidBlock });
+        bench.now.wall = bench.now.wall + Duration::from_secs(48 * 3600);
+    }
+    bench.manager.handle_command(bench.now, PeerCommand::Report { peer: id(1), fault: Fault::InvalidBlock });
+    let (again, done) = bench.up(1, false);
+    assert_eq!(done, [Outlet::Close { link: again, reason: CloseReason::Banned }]);
+    let (neighbour, done) = bench.up(2, false);
+    assert_eq!(done, [Outlet::Close { link: neighbour, reason: CloseReason::Banned }], "its addresses answer for it");
+}
+
+#[test]
 fn a_reserved_peer_that_misbehaves_is_disconnected_but_never_banned() {
     let mut bench = Bench::new(|config| config.reserved = vec![known(1)]);
     let (link, _) = bench.up(1, false);
@@ -234,4 +254,34 @@ fn nobody_is_dialled_twice_at_once_and_a_wrong_answer_forgets_the_address() {
     assert_eq!(dials(&bench.drain()), [addr(2)]);
     bench.dial_fails(2, CloseReason::WrongPeer);
     assert_eq!(dials(&bench.pass(Duration::from_secs(120))), [], "no address is left to dial");
+}
+
+#[test]
+fn whoever_turns_us_away_after_the_handshake_is_asked_less_and_less_often() {
+    for reason in [CloseReason::TooManyPeers, CloseReason::Banned] {
+        let mut bench = Bench::new(|config| {
+            config.remembered = vec![known(1)];
+            config.reserved = vec![known(2)];
+        });
+        let mut attempts = [0, 0];
+        for _ in 0..600 * 4 {
+            for addr_of in dials(&bench.pass(Duration::from_millis(250))) {
+                let number = if addr_of == addr(1) { 1 } else { 2 };
+                attempts[usize::from(number) - 1] += 1;
+                let (link, _) = bench.up(number, true);
+                bench.down_as(link, Closed::by_them(reason));
+            }
+        }
+        // Ten minutes at 60 s and at 5 s at most, half as long with the luckiest dice, and the first few.
+        assert!((5..30).contains(&attempts[0]) && (60..250).contains(&attempts[1]), "{reason}: {attempts:?}");
+        // A connection that ends in another way ends the suspicion.
+        let mut next = Vec::new();
+        while next.is_empty() {
+            next = dials(&bench.pass(TICK)).into_iter().filter(|to| *to == addr(1)).collect();
+        }
+        let (link, _) = bench.up(1, true);
+        bench.down(link);
+        let soon: Vec<_> = (0..4).flat_map(|_| dials(&bench.pass(TICK))).filter(|to| *to == addr(1)).collect();
+        assert_eq!(soon.len(), 1, "{reason}");
+    }
 }

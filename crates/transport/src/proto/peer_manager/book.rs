@@ -1,6 +1,6 @@
 //! The peers that the manager knows, connected or not.
 
-use core::{net::SocketAddr, time::Duration};
+use core::{cmp::Reverse, net::SocketAddr, time::Duration};
 use peerage_core::{NodeId, SeededRng, Timestamp, UnixMillis};
 use rand_core::Rng;
 use std::collections::BTreeMap;
@@ -23,8 +23,10 @@ pub(super) struct Entry {
     pub(super) addrs: Vec<SocketAddr>,
     /// Configured by the operator.
     pub(super) reserved: bool,
-    /// When it was last connected.
+    /// When a dial of ours last reached it: the only proof of an address that counts.
     pub(super) last_good: Option<UnixMillis>,
+    /// When it last came to us by itself, claiming its addresses.
+    pub(super) last_inbound: Option<UnixMillis>,
     /// Dials that failed in a row.
     pub(super) failures: u32,
     /// Not to be dialled before.
@@ -45,6 +47,11 @@ impl Entry {
         let permille = 500 + dice.next_u32() % 1000;
         self.not_before = now + delay * permille / 1000;
         self.failures = self.failures.saturating_add(1);
+    }
+
+    /// Whether it is worth coming back to.
+    pub(super) const fn is_remembered(&self) -> bool {
+        self.last_good.is_some() || self.last_inbound.is_some()
     }
 
     /// Puts addresses first in line, dropping the oldest beyond [`MAX_ADDRS`].
@@ -73,13 +80,14 @@ impl Book {
         self.0.iter()
     }
 
-    /// The entry of a peer, made if there is room: a full book forgets whoever failed most among those never connected.
-    /// `None` if nobody can be forgotten.
+    /// The entry of a peer. A full book forgets somebody for a newcomer: first of those that no dial of ours ever reached
+    /// whoever failed most, else whoever was reached longest ago; never a reserved peer. `None` if all are reserved.
     pub(super) fn entry(&mut self, peer: NodeId) -> Option<&mut Entry> {
         if self.0.len() >= MAX_ENTRIES && !self.0.contains_key(&peer) {
-            let expendable = |(_, entry): &(&NodeId, &Entry)| !entry.reserved && entry.last_good.is_none();
-            let worst = self.0.iter().filter(expendable).max_by_key(|(_, entry)| entry.failures).map(|(id, _)| *id)?;
-            self.0.remove(&worst);
+            let expendable = self.0.iter().filter(|(_, entry)| !entry.reserved);
+            let worth = |entry: &Entry| (entry.last_good, Reverse(entry.failures), entry.last_inbound);
+            let least = expendable.min_by_key(|(_, entry)| worth(entry)).map(|(id, _)| *id)?;
+            self.0.remove(&least);
         }
         Some(self.0.entry(peer).or_default())
     }

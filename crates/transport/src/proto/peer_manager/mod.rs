@@ -16,9 +16,9 @@ mod conduct;
 #[cfg(test)]
 mod tests;
 
-use core::{net::SocketAddr, time::Duration};
+use core::{cmp::Reverse, hash::BuildHasher, net::SocketAddr, time::Duration};
 use peerage_core::{
-    Action, CloseReason, Closed, ClosedBy, Done, Fault, JobId, LinkId, LinkInfo, NetworkEvent, NoJob, NodeId, Now,
+    Action, CloseReason, Closed, Done, Fault, JobId, KeyedState, LinkId, LinkInfo, NetworkEvent, NoJob, NodeId, Now,
     Outlet, Protocol, Seed, SeededRng, Timers, Timestamp, UnixMillis, Want,
 };
 use std::collections::{BTreeMap, VecDeque};
@@ -132,6 +132,11 @@ const REMEMBER_AFTER: Duration = Duration::from_millis(500);
 const MAX_DIALS: usize = 16;
 /// A peer that somebody wanted just then is kept at least so long (our guess: a lookup is over by then).
 const TRANSIENT_KEEP: Duration = Duration::from_secs(10);
+/// A connection that lasted so long clears the failures before it (our guess). One that ended sooner is one more: whoever
+/// turns us away only after the handshake is no better than an address at which nobody answers.
+const LASTING: Duration = Duration::from_secs(60);
+/// A reserved peer that misbehaved is not dialled for so long (our guess: a bug does not go away in seconds).
+const RESERVED_PENANCE: Duration = Duration::from_secs(60);
 /// Peers that left and whose group of addresses is still known when a late complaint comes (our guess).
 const DEPARTED: usize = 256;
 /// Peers remembered on disk (our guess; Bitcoin Core keeps 2 anchors and a whole book).
@@ -141,6 +146,7 @@ const REMEMBERED: usize = 32;
 pub struct PeerManager {
     config: PeerManagerConfig,
     dice: SeededRng,
+    order: KeyedState,
     book: Book,
     conduct: Conduct,
     /// Addresses being dialled, for whom, and whether somebody wants the peer just now.
@@ -176,6 +182,7 @@ impl PeerManager {
         Self {
             config,
             dice,
+            order: seed.hasher("peer-manager"),
             book,
             conduct,
             dials: BTreeMap::new(),
@@ -211,11 +218,11 @@ impl PeerManager {
         let peer = info.peer;
         let wanted = self.dial_over(&info);
         if peer == self.config.local {
-            return self.close(link, CloseReason::SelfConnection);
+            return self.turn_away(now, link, &info, CloseReason::SelfConnection);
         }
         let reserved = self.is_reserved(&peer);
         if !reserved && self.is_banned(now, &info) {
-            return self.close(link, CloseReason::Banned);
+            return self.turn_away(now, link, &info, CloseReason::Banned);
         }
         if let Some(old) = self.peers.get(&peer) {
             if !self.prefers_new(&old.info, &info) {
@@ -226,14 +233,22 @@ impl PeerManager {
             self.forget_link(now, old);
             self.close(old, CloseReason::Duplicate);
         }
-        if !reserved && self.peers.len() >= self.config.max_peers {
-            return self.close(link, CloseReason::TooManyPeers);
+        if !reserved && !self.has_room(&info) {
+            return self.turn_away(now, link, &info, CloseReason::TooManyPeers);
         }
         self.remember_good(now, &info);
         self.links.insert(link, peer);
         let transient = wanted && info.outbound && self.outbound() >= self.config.target_outbound;
         self.peers.insert(peer, Peer { info, since: now.mono, rtt: None, link, transient });
         self.actions.push_back(Action::Link(Outlet::Admit(link)));
+    }
+
+    /// Whether a slot is free. Places for outbound connections are never given to those who come by themselves: whoever
+    /// fills the rest must not cut the node off from those that it chose.
+    fn has_room(&self, info: &LinkInfo) -> bool {
+        let inbound = self.peers.len() - self.outbound();
+        let places = self.config.max_peers.saturating_sub(self.config.target_outbound);
+        self.peers.len() < self.config.max_peers && (info.outbound || inbound < places)
     }
 
     /// Which of two connections to one peer stays. When both sides dialled at once, both must choose the same: the one
@@ -258,8 +273,10 @@ impl PeerManager {
             entry.learn(claimed.filter(|addr| policy.allows(*addr)));
             if info.outbound {
                 entry.learn([info.remote]); // proved by this very connection
+                entry.last_good = Some(now.wall);
+            } else {
+                entry.last_inbound = Some(now.wall);
             }
-            entry.last_good = Some(now.wall);
             entry.not_before = now.mono;
             self.remember_soon(now);
         }
@@ -273,32 +290,21 @@ impl PeerManager {
 
     fn forget_link(&mut self, now: Now, link: LinkId) -> Option<NodeId> {
         let peer = self.links.remove(&link)?;
+        let mut lasted = false;
         if let Some(gone) = self.peers.remove(&peer) {
+            lasted = now.mono.since(gone.since) >= LASTING;
             self.departed.push_back((peer, self.group_of(&gone.info)));
             if self.departed.len() > DEPARTED {
                 self.departed.pop_front();
             }
         }
         if let Some(entry) = self.book.get_mut(&peer) {
-            entry.failures = 0;
-            entry.failed(now.mono, &mut self.dice); // whoever left may be restarting: not at once again
-            entry.failures = 0;
+            if lasted {
+                entry.failures = 0;
+            }
+            entry.failed(now.mono, &mut self.dice); // it may be restarting: not at once again
         }
         Some(peer)
-    }
-
-    fn link_down(&mut self, now: Now, link: LinkId, closed: Closed) {
-        let peer = self.links.get(&link).copied();
-        let failures = peer.and_then(|peer| self.book.get(&peer)).map_or(0, |entry| entry.failures);
-        self.forget_link(now, link);
-        // Whoever turns us away only after the handshake is no better than an address that nobody answers at: without
-        // growing patience a full node would be asked twice a second by all that it has no room for.
-        let turned_away = closed.by == ClosedBy::Them
-            && matches!(closed.reason, CloseReason::TooManyPeers | CloseReason::Banned | CloseReason::Misbehaviour);
-        if let Some(entry) = peer.filter(|_| turned_away).and_then(|peer| self.book.get_mut(&peer)) {
-            entry.failures = failures;
-            entry.failed(now.mono, &mut self.dice);
-        }
     }
 
     fn dial_failed(&mut self, now: Now, addr: SocketAddr, closed: Closed) {
@@ -353,12 +359,9 @@ impl PeerManager {
         };
         let (reserved, mut others): (Vec<_>, Vec<_>) =
             self.book.iter().filter(idle).partition(|(_, entry)| entry.reserved);
-        // The last good ones first, then whoever failed least; equal ones in an order that differs from node to node.
-        let local = self.config.local.as_bytes();
-        others.sort_by_key(|(peer, entry)| {
-            let spread: [u8; 32] = core::array::from_fn(|i| peer.as_bytes()[i] ^ local[i]);
-            (core::cmp::Reverse(entry.last_good), entry.failures, spread)
-        });
+        // Those that our own dials reached last come first, then whoever failed least; equal ones in an order that nobody
+        // outside can foresee, so that no identity can be made to come first.
+        others.sort_by_key(|(peer, entry)| (Reverse(entry.last_good), entry.failures, self.order.hash_one(peer)));
         let chosen: Vec<_> =
             reserved.into_iter().chain(others.into_iter().take(missing)).map(|(peer, _)| *peer).collect();
         for peer in chosen {
@@ -380,8 +383,8 @@ impl PeerManager {
     }
 
     fn tell_remembered(&mut self) {
-        let mut good: Vec<_> = self.book.iter().filter(|(_, entry)| entry.last_good.is_some()).collect();
-        good.sort_by_key(|(_, entry)| core::cmp::Reverse(entry.last_good));
+        let mut good: Vec<_> = self.book.iter().filter(|(_, entry)| entry.is_remembered()).collect();
+        good.sort_by_key(|(_, entry)| (Reverse(entry.last_good), Reverse(entry.last_inbound)));
         let known = |(peer, entry): (&NodeId, &Entry)| KnownPeer { peer: *peer, addrs: entry.addrs.clone() };
         let list = good.into_iter().filter(|(_, entry)| !entry.addrs.is_empty()).take(REMEMBERED).map(known).collect();
         self.actions.push_back(Action::Emit(PeerEvent::Remember(list)));
@@ -397,20 +400,24 @@ impl PeerManager {
         if banned.is_empty() {
             return;
         }
-        if self.is_reserved(&peer) {
-            // The operator's own choice is sent away, but may come back.
-            self.conduct.pardon(&Subject::Peer(peer));
-        }
-        let concerned = |other: &&Peer| {
-            let group = self.group_of(&other.info).map(Subject::Group);
-            banned.contains(&Subject::Peer(other.info.peer)) || group.is_some_and(|group| banned.contains(&group))
-        };
-        let links: Vec<_> = self.peers.values().filter(concerned).map(|peer| (peer.link, peer.info.peer)).collect();
-        for (link, peer) in links {
-            self.forget_link(now, link);
-            self.close(link, if self.is_reserved(&peer) { CloseReason::Misbehaviour } else { CloseReason::Banned });
+        if banned.contains(&Subject::Peer(peer)) {
+            self.send_away(now, peer);
         }
         self.actions.push_back(Action::Emit(PeerEvent::Bans(self.conduct.bans())));
+    }
+
+    /// Ends the connection to a peer that is banned. The operator's own choice is sent away too, but may come back.
+    fn send_away(&mut self, now: Now, peer: NodeId) {
+        let reserved = self.is_reserved(&peer);
+        if reserved {
+            self.conduct.pardon(&Subject::Peer(peer));
+        }
+        let Some(link) = self.peers.get(&peer).map(|peer| peer.link) else { return };
+        self.forget_link(now, link);
+        if let Some(entry) = self.book.get_mut(&peer).filter(|_| reserved) {
+            entry.not_before = now.mono + RESERVED_PENANCE;
+        }
+        self.close(link, if reserved { CloseReason::Misbehaviour } else { CloseReason::Banned });
     }
 
     fn is_reserved(&self, peer: &NodeId) -> bool {
@@ -423,9 +430,20 @@ impl PeerManager {
         (!exempt).then(|| Group::of(info.remote.ip()))
     }
 
+    /// Whether a peer is banned: by itself, or as a stranger from a banned group. A group's ban never concerns those whom
+    /// our own dials reached before, nor whom we dial now; else a neighbour could have an honest node cut off.
     fn is_banned(&self, now: Now, info: &LinkInfo) -> bool {
-        let subjects = [Some(Subject::Peer(info.peer)), self.group_of(info).map(Subject::Group)];
-        subjects.into_iter().flatten().any(|subject| self.conduct.banned(now.wall, &subject).is_some())
+        let banned = |subject| self.conduct.banned(now.wall, &subject).is_some();
+        let known = info.outbound || self.book.get(&info.peer).is_some_and(|entry| entry.last_good.is_some());
+        banned(Subject::Peer(info.peer)) || !known && self.group_of(info).map(Subject::Group).is_some_and(banned)
+    }
+
+    /// Turns a link away that was never admitted; if we dialled it, not at once again.
+    fn turn_away(&mut self, now: Now, link: LinkId, info: &LinkInfo, reason: CloseReason) {
+        if let Some(entry) = self.book.get_mut(&info.peer).filter(|_| info.outbound) {
+            entry.failed(now.mono, &mut self.dice);
+        }
+        self.close(link, reason);
     }
 
     fn close(&mut self, link: LinkId, reason: CloseReason) {
@@ -442,7 +460,7 @@ impl Protocol for PeerManager {
     fn handle_network(&mut self, now: Now, event: NetworkEvent) {
         match event {
             NetworkEvent::LinkUp { link, info } => self.link_up(now, link, info),
-            NetworkEvent::LinkDown { link, closed } => self.link_down(now, link, closed),
+            NetworkEvent::LinkDown { link, .. } => drop(self.forget_link(now, link)),
             NetworkEvent::DialFailed { addr, closed, .. } => self.dial_failed(now, addr, closed),
             NetworkEvent::PeerStats { peer, rtt } => {
                 if let Some(peer) = self.peers.get_mut(&peer) {

@@ -142,7 +142,7 @@ fn a_peer_that_comes_back_replaces_its_stale_connection() {
 #[test]
 fn a_full_node_turns_strangers_away_but_never_a_reserved_peer() {
     let mut bench = Bench::new(|config| {
-        config.max_peers = 2;
+        (config.max_peers, config.target_outbound) = (2, 0);
         config.reserved = vec![known(1)];
     });
     bench.up(10, false);
@@ -151,6 +151,65 @@ fn a_full_node_turns_strangers_away_but_never_a_reserved_peer() {
     assert_eq!(done, [Outlet::Close { link: late, reason: CloseReason::TooManyPeers }]);
     let (reserved, done) = bench.up(1, false);
     assert_eq!(done, [Outlet::Admit(reserved)]);
+}
+
+#[test]
+fn whoever_fills_all_inbound_places_cannot_take_those_of_our_own_choice() {
+    let mut bench = Bench::new(|config| (config.max_peers, config.target_outbound) = (10, 4));
+    let admitted = (20..40).filter(|number| matches!(bench.up(*number, false).1[..], [Outlet::Admit(_)])).count();
+    assert_eq!(admitted, 6);
+    for number in 10..14 {
+        let (link, done) = bench.up(number, true);
+        assert_eq!(done, [Outlet::Admit(link)]);
+    }
+}
+
+#[test]
+fn whom_we_reached_comes_before_whoever_only_came_to_us() {
+    let mut bench = Bench::new(|config| config.target_outbound = 1);
+    let (reached, _) = bench.up(3, true);
+    bench.now.wall = bench.now.wall + Duration::from_secs(1000);
+    for number in 20..30 {
+        let (link, _) = bench.up(number, false);
+        bench.down(link);
+    }
+    bench.down(reached);
+    assert_eq!(dials(&bench.pass(Duration::from_millis(1500)))[..1], [addr(3)], "though the others were here later");
+}
+
+#[test]
+fn whoever_accepts_and_hangs_up_is_dialled_less_and_less() {
+    let mut bench = Bench::new(|_| ());
+    let want = Want::Candidate { peer: id(3), addrs: vec![addr(3)] };
+    bench.manager.handle_command(bench.now, PeerCommand::Want(want));
+    let mut waits = Vec::new();
+    for _ in 0..8 {
+        let begin = bench.now.mono;
+        while dials(&bench.pass(Duration::from_millis(50))).is_empty() {}
+        waits.push(bench.now.mono.since(begin));
+        let (link, _) = bench.up(3, true);
+        bench.down(link);
+    }
+    assert!(waits[7] > 20 * waits[1], "{waits:?}");
+}
+
+#[test]
+fn a_bad_neighbourhood_does_not_cut_off_an_honest_node_that_we_know() {
+    let mut bench = Bench::new(|config| config.addresses = AddressPolicy::Public);
+    let (reached, _) = bench.up(9, true);
+    for number in 20..28 {
+        let (link, _) = bench.up(number, false);
+        bench.down(link);
+        let report = PeerCommand::Report { peer: id(number), fault: Fault::InvalidBlock };
+        bench.manager.handle_command(bench.now, report);
+    }
+    bench.drain();
+    assert!(bench.manager.peer(&id(9)).is_some(), "nobody is disconnected for its neighbours");
+    bench.down(reached);
+    let (stranger, done) = bench.up(30, false);
+    assert_eq!(done, [Outlet::Close { link: stranger, reason: CloseReason::Banned }]);
+    let (known, done) = bench.up(9, false);
+    assert_eq!(done, [Outlet::Admit(known)]);
 }
 
 #[test]
@@ -274,12 +333,13 @@ fn whoever_turns_us_away_after_the_handshake_is_asked_less_and_less_often() {
         }
         // Ten minutes at 60 s and at 5 s at most, half as long with the luckiest dice, and the first few.
         assert!((5..30).contains(&attempts[0]) && (60..250).contains(&attempts[1]), "{reason}: {attempts:?}");
-        // A connection that ends in another way ends the suspicion.
+        // A connection that lasts ends the suspicion.
         let mut next = Vec::new();
         while next.is_empty() {
             next = dials(&bench.pass(TICK)).into_iter().filter(|to| *to == addr(1)).collect();
         }
         let (link, _) = bench.up(1, true);
+        bench.pass(LASTING);
         bench.down(link);
         let soon: Vec<_> = (0..4).flat_map(|_| dials(&bench.pass(TICK))).filter(|to| *to == addr(1)).collect();
         assert_eq!(soon.len(), 1, "{reason}");

@@ -39,14 +39,14 @@ impl SimConfig {
             seed,
             path: Path { latency: Duration::from_millis(40), jitter: Duration::from_millis(4), rate: None },
             uplink: 12_500_000,                   // 100 Mbit/s: our guess of a small server
-            queue: 4 << 20,                       // what a peer may owe at most: architecture, Budget
-            fragment: 16_384,                     // one record's plaintext: protocol, Decisions, Record
+            queue: 4 << 20,                       // what may wait for a peer at most (parameters, 2.3)
+            fragment: 16_384,                     // one record's plaintext (parameters, 1.2)
             framing: 64,                          // record 19, message header about 5, TCP/IPv4 40
-            message_limit: 2 << 20,               // protocol, Decisions, Limits
+            message_limit: 2 << 20,               // as on the wire (parameters, 1.2)
             compute_workers: 2,                   // our guess: a small server has two to four cores
             heartbeat: Duration::from_secs(30),   // transport's default
             silence: Duration::from_secs(90),     // three heartbeats missed (our guess)
-            dial_timeout: Duration::from_secs(5), // the handshake's deadline: protocol, Decisions, Admission
+            dial_timeout: Duration::from_secs(5), // the handshake's deadline (parameters, 1.1)
             start: UnixMillis(1_767_225_600_000), // 2026-01-01T00:00:00Z: any date will do, but a fixed one
         }
     }

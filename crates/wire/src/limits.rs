@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 pub const RECORD_HEADER: usize = 4 + 1 + 1 + 2 + 4;
 
 /// Plaintext of one record, the byte of kind and flags not counted: no urgent message waits behind more than this
-/// (Decisions, "Record"; 16 KiB is also the record of TLS, RFC 8446 section 5.1).
+/// (parameters, 1.2; 16 KiB is also the record of TLS, RFC 8446 section 5.1).
 pub const MAX_PLAINTEXT: usize = 16_384;
 
 /// The length in front of a sealed record.
@@ -35,7 +35,7 @@ pub const MAX_HANDSHAKE: usize = 4096;
 /// A reason to refuse or to close: its code.
 pub const REASON: usize = 1;
 
-/// A message with all framing (Decisions, "Limits").
+/// A message with all framing (parameters, 1.2).
 pub const MAX_MESSAGE: usize = 2 << 20;
 
 /// Framing of a message that fills its records: at most 23 bytes for the first fragment and 6 for each of 128 more, and
@@ -54,7 +54,7 @@ pub const MESSAGE_OVERHEAD: usize = 256;
 pub const fn class_default(class: Class) -> usize {
     match class {
         Class::Control => 1 << 10,     // 64 opaque bytes and a few numbers at most
-        Class::Consensus => 256 << 10, // headers and certificates; bodies travel below (Decisions, "Ordering")
+        Class::Consensus => 256 << 10, // headers and certificates; bodies travel below (parameters, 1.2)
         Class::Signal => 64 << 10,     // two thousand hashes
         Class::Gossip | Class::Bulk => MAX_CONTENT,
     }

@@ -6,7 +6,7 @@ use peerage_chain::proto::{
 };
 use peerage_transport::proto::keypair::Keypair;
 
-/// Bytes of a value. 250: what the protocol notes take for a typical transaction ("1 MiB of 250 B txs").
+/// Bytes of a value. 250: about the median of a Bitcoin block's transactions (parameters, 6.4).
 pub const VALUE_BYTES: usize = 250;
 /// Keys that an account writes in turn. Our guess: most writes are updates, and the state does not grow without end.
 const KEYS: u64 = 16;

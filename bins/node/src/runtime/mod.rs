@@ -28,7 +28,7 @@ use peerage_transport::{
 use peerage_wire::{Limits, Magic};
 use std::{io, path::Path, sync::Arc};
 use thiserror::Error;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::{
     config::NodeConfig,
@@ -134,11 +134,11 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
     let (server, mut calls) = ControlServer::bind(&lock, watchers.clone())?;
     let answers = Arc::new(Answers::default());
     let (endings, mut ended) = mpsc::unbounded_channel();
-    let (remember, mut remembered) = mpsc::unbounded_channel();
+    let (remember, mut remembered) = watch::channel(Remembered::default());
     let on_event = {
         let (answers, watchers, endings) = (Arc::clone(&answers), watchers.clone(), endings.clone());
         move |event| match event {
-            ManagedEvent::Peers(event) => drop(remember.send(event)),
+            ManagedEvent::Peers(event) => remember.send_modify(|remembered| remembered.note(event)),
             ManagedEvent::Upper(OverlayEvent::Discovery(event)) => tracing::debug!(?event, "discovery"),
             ManagedEvent::Upper(OverlayEvent::Chain(ChainEvent::StoreFailed(error))) => {
                 drop(endings.send(Ending::StoreFailed(error.to_string())));
@@ -157,12 +157,10 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
     );
 
     let saving = tokio::spawn(async move {
-        while let Some(event) = remembered.recv().await {
-            let files = files.clone();
-            let save = move || match event {
-                PeerEvent::Remember(peers) => files.save_peers(&peers),
-                PeerEvent::Bans(bans) => files.save_bans(&bans),
-            };
+        // Only the latest state is written, however many there were meanwhile.
+        while remembered.changed().await.is_ok() {
+            let (files, latest) = (files.clone(), remembered.borrow_and_update().clone());
+            let save = move || latest.save(&files);
             let saved = tokio::task::spawn_blocking(save).await;
             if let Ok(Err(error)) = saved {
                 tracing::warn!(%error, "cannot save what the peer manager wants remembered");
@@ -177,6 +175,7 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
         tokio::select! {
             () = &mut stop => break Ending::Asked,
             Some(ending) = ended.recv() => break ending,
+            () = node.handle.stopped() => break Ending::StoreFailed("a job panicked, see the log".to_owned()),
             Some(call) = calls.recv() => { tokio::spawn(Arc::clone(&node).answer(call)); }
         }
     };
@@ -194,6 +193,27 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
     match ending {
         Ending::Asked => Ok(()),
         Ending::StoreFailed(error) => Err(RunError::StoreFailed(error)),
+    }
+}
+
+/// What the peer manager wants kept over a restart; `None` where it has not said yet.
+#[derive(Clone, Default)]
+struct Remembered {
+    peers: Option<Vec<KnownPeer>>,
+    bans: Option<Vec<Ban>>,
+}
+
+impl Remembered {
+    fn note(&mut self, event: PeerEvent) {
+        match event {
+            PeerEvent::Remember(peers) => self.peers = Some(peers),
+            PeerEvent::Bans(bans) => self.bans = Some(bans),
+        }
+    }
+
+    fn save(&self, files: &PeerFiles) -> io::Result<()> {
+        self.peers.as_ref().map_or(Ok(()), |peers| files.save_peers(peers))?;
+        self.bans.as_ref().map_or(Ok(()), |bans| files.save_bans(bans))
     }
 }
 

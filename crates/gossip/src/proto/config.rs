@@ -6,7 +6,7 @@ use core::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
     /// How long at least a copy of a known item is recognised; at most twice as long. 120 s: seen TTL of
-    /// go-libp2p-pubsub (protocol notes, section 3.1).
+    /// go-libp2p-pubsub (parameters, 5.1).
     pub seen_ttl: Duration,
     /// Memory for recognising copies, in bytes. When it is full the older half is forgotten early. 16 MiB: our guess, a
     /// quarter of a million items.

@@ -34,7 +34,7 @@ pub trait Fabric: Send + Sync + 'static {
 }
 
 /// Bytes that the kernel may hold unsent. Whatever is in there goes before a more urgent message that comes later, so it
-/// is kept small (architecture, "Records").
+/// is kept small (parameters, 1.2).
 const NOTSENT_LOWAT: u32 = 32 << 10;
 
 /// Streams over TCP.

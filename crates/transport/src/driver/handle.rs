@@ -77,6 +77,11 @@ impl<P: Protocol + 'static> Handle<P> {
         self.budget.report()
     }
 
+    /// Resolves once the stack has stopped, whoever or whatever stopped it.
+    pub async fn stopped(&self) {
+        self.calls.closed().await;
+    }
+
     /// Stops everything: tells every peer, runs the queued storage jobs to their end, closes the store. Returns when that
     /// is done.
     pub async fn shutdown(&self) {
@@ -85,6 +90,6 @@ impl<P: Protocol + 'static> Handle<P> {
             // An error means that another shutdown was quicker, which is just as good.
             let _done = receiver.await;
         }
-        self.calls.closed().await;
+        self.stopped().await;
     }
 }

@@ -8,6 +8,18 @@ use std::{
 };
 use tokio::sync::mpsc::UnboundedSender;
 
+/// Says that a thread of a lane died with its job: a panic is a bug here, and a store in an unknown state must not go on.
+struct DeathGuard(UnboundedSender<&'static str>, &'static str);
+
+impl Drop for DeathGuard {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            // If the stack is gone too, nobody needs to know.
+            let _unheard = self.0.send(self.1);
+        }
+    }
+}
+
 type Queued<J> = (JobId, J, Option<Charge>);
 
 /// Both lanes. Dropping them ends the threads once their queues are empty; [`Lanes::finish`] also waits for that.
@@ -22,7 +34,7 @@ impl<P> Lanes<P>
 where
     P: Protocol + 'static,
 {
-    /// Starts the threads; results go to `done`.
+    /// Starts the threads; results go to `done`, the name of a lane that died goes to `died`.
     ///
     /// # Errors
     /// Of the machine: no thread can be started.
@@ -31,11 +43,14 @@ where
         compute_threads: usize,
         mut store: <P::Storage as Job>::Resource,
         done: UnboundedSender<(JobId, Done<P>)>,
+        died: UnboundedSender<&'static str>,
     ) -> io::Result<Self> {
         let mut threads = Vec::new();
         let (storage, jobs) = mpsc::channel::<Queued<P::Storage>>();
         let results = done.clone();
+        let guard = DeathGuard(died.clone(), "storage");
         threads.push(thread::Builder::new().name("peerage-storage".into()).spawn(move || {
+            let _guard = guard;
             for (id, job, _charge) in jobs {
                 let output = job.run(&mut store);
                 if results.send((id, Done::Stored(output))).is_err() {
@@ -47,7 +62,9 @@ where
         let jobs = Arc::new(Mutex::new(jobs));
         for number in 0..compute_threads.max(1) {
             let (jobs, results) = (Arc::clone(&jobs), done.clone());
+            let guard = DeathGuard(died.clone(), "compute");
             threads.push(thread::Builder::new().name(format!("peerage-compute-{number}")).spawn(move || {
+                let _guard = guard;
                 loop {
                     let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
                     let Ok((id, job, _charge)) = next else { break };

@@ -41,7 +41,7 @@ pub struct DriverConfig {
     pub budget: Budget,
     /// The clock of the process: whoever builds machines and runs them should give them one.
     pub clock: Clock,
-    /// What may wait for one peer, in bytes. Default 4 MiB (architecture: "4 MiB a peer at most").
+    /// What may wait for one peer, in bytes. Default 4 MiB (parameters, 2.3).
     pub owed_per_peer: usize,
     /// Who may begin a handshake, and how many connections there are in all.
     pub admission: AdmissionConfig,

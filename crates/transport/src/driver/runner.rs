@@ -73,7 +73,7 @@ const ARRIVALS: usize = 8192;
 const CALLS: usize = 1024;
 /// A TCP connection that does not stand by then failed (our guess; discovery allows a candidate 5 s, handshake included).
 const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long a security layer below the records may take (parameters: as the handshake above it).
+/// How long a security layer below the records may take (parameters, 1.1: as the handshake above it).
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a stopping node waits for its last words to be written (our guess: longer than a link's own patience).
 const LAST_WORDS: Duration = Duration::from_millis(1500);
@@ -100,6 +100,7 @@ pub(super) struct Runner<P: Protocol, F> {
     next_number: u64,
     calls: mpsc::Receiver<Call<P>>,
     done: mpsc::UnboundedReceiver<(JobId, Done<P>)>,
+    died: mpsc::UnboundedReceiver<&'static str>,
     link_events: Channel<(LinkId, LinkEvent)>,
     opened: Channel<Opened>,
 }
@@ -122,7 +123,8 @@ where
     ) -> io::Result<(Self, Handle<P>)> {
         let (call_sender, calls) = mpsc::channel(CALLS);
         let (done_sender, done) = mpsc::unbounded_channel();
-        let lanes = Lanes::start(config.budget.clone(), config.compute_threads, store, done_sender)?;
+        let (died_sender, died) = mpsc::unbounded_channel();
+        let lanes = Lanes::start(config.budget.clone(), config.compute_threads, store, done_sender, died_sender)?;
         let handle = Handle {
             calls: call_sender,
             registry: Arc::clone(&registry),
@@ -148,6 +150,7 @@ where
             config,
             calls,
             done,
+            died,
             link_events: mpsc::unbounded_channel(),
             opened: mpsc::unbounded_channel(),
         };
@@ -176,6 +179,10 @@ where
                     }
                 }
                 Some((id, done)) = self.done.recv() => self.stack.done(id, done),
+                Some(lane) = self.died.recv() => {
+                    tracing::error!(lane, "a job panicked; the stack stops, for nothing that it waits for will come");
+                    break None;
+                }
                 Some(opened) = self.opened.1.recv() => self.opened(opened),
                 () = self.clock.sleep_until(wake) => {}
             }

@@ -1,7 +1,7 @@
 //! Who may begin a handshake: limits on streams that others open, before a byte of theirs is read.
 //!
 //! A pure machine that the driver asks for each stream it accepts. TCP has proved that the address is real, so limits by
-//! address and by group of addresses mean something, and no cookie is needed (design decision "Admission").
+//! address and by group of addresses mean something, and no cookie is needed (parameters, 2.1).
 //!
 //! | state of a stream | meaning | next |
 //! |---|---|---|
@@ -24,23 +24,23 @@ pub struct AdmissionConfig {
     /// Connections in all, both directions, handshakes included. Default 1,024 (our guess: the usual limit of open files of a
     /// process).
     pub max_links: usize,
-    /// Handshakes under way that others began. Default 64 (protocol research, 1.2).
+    /// Handshakes under way that others began. Default 64 (parameters, 2.1).
     pub half_open: usize,
-    /// Of these from one address. Default 4 (protocol research, 1.2).
+    /// Of these from one address. Default 4 (parameters, 2.1).
     pub half_open_per_ip: usize,
-    /// Of these from one group: /24 for IPv4, /48 for IPv6. Default 10 (protocol research, 1.2).
+    /// Of these from one group: /24 for IPv4, /48 for IPv6. Default 10 (parameters, 2.1).
     pub half_open_per_group: usize,
     /// Connections from one address that others opened. Default 8 (our guess: a few nodes behind one router).
     pub per_ip: usize,
     /// Connections from one group that others opened. Default 32 (our guess: half of the peers that a node keeps).
     pub per_group: usize,
-    /// New streams from one address: this many at once. Default 4 (protocol research, 4.3).
+    /// New streams from one address: this many at once. Default 4 (parameters, 2.1).
     pub burst_per_ip: u32,
-    /// New streams from one address: one more after this time. Default 5 s (protocol research, 4.3).
+    /// New streams from one address: one more after this time. Default 5 s (parameters, 2.1).
     pub refill_per_ip: Duration,
-    /// New streams from one group: this many at once. Default 10 (protocol research, 4.3).
+    /// New streams from one group: this many at once. Default 10 (parameters, 2.1).
     pub burst_per_group: u32,
-    /// New streams from one group: one more after this time. Default 500 ms (protocol research, 4.3: 2 a second).
+    /// New streams from one group: one more after this time. Default 500 ms (parameters, 2.1: 2 a second).
     pub refill_per_group: Duration,
     /// Whether 127.0.0.0/8 is free of the limits by address and group: for networks on one machine only.
     pub loopback_exempt: bool,

@@ -18,7 +18,7 @@ pub struct InflowConfig {
 }
 
 impl Default for InflowConfig {
-    /// Our guesses, with Ethereum's measured uplinks in mind (protocol research, 7 D: 50 Mbit/s and less): a peer may use
+    /// Our guesses, with the links in mind that EIP-7870 recommends (parameters, 2.2: 50 Mbit/s and less): a peer may use
     /// about half of such a link for gossip, sync may use more, since a node asks for it.
     fn default() -> Self {
         let (kib, mib) = (1 << 10, 1 << 20);

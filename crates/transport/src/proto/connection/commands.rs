@@ -10,7 +10,7 @@ pub const PONG: Command = Command::new(Layer::Transport, 1, Class::Control);
 /// Lets the other side send more: head [`Grant`].
 pub const CREDIT: Command = Command::new(Layer::Transport, 2, Class::Control);
 
-/// Opaque bytes of a heartbeat, at most (Decisions, "Heartbeat").
+/// Opaque bytes of a heartbeat, at most (parameters, 1.3).
 pub const MAX_HEARTBEAT_DATA: usize = 64;
 
 /// A nonce of 64 bits as varint, a length byte, the data.

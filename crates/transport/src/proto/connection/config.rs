@@ -13,7 +13,7 @@ use crate::proto::{keypair::Keypair, noise::DhKeypair};
 /// The only wire version so far.
 pub const WIRE_VERSION: u8 = 1;
 
-/// Records a direction between two `Rekey()`s (Decisions, "Record": 2^16, hence 1 GiB at most). Both sides count, so it
+/// Records a direction between two `Rekey()`s (parameters, 1.2: 2^16, hence 1 GiB at most). Both sides count, so it
 /// is part of the protocol; a node that sets another number talks only to its like.
 pub const REKEY_EVERY: u64 = 1 << 16;
 
@@ -41,15 +41,18 @@ pub struct ConnectionConfig {
     pub budget: Budget,
     /// The X25519 key of this process.
     pub static_key: DhKeypair,
-    /// How long a handshake may take, from the stream's beginning (Decisions, "Admission": 5 s).
+    /// How long a handshake may take, from the stream's beginning (parameters, 1.1: 5 s).
     pub handshake_deadline: Duration,
-    /// How much silence of the peer makes us ping (Decisions, "Heartbeat": 30 s).
+    /// How much silence of the peer makes us ping (parameters, 1.3: 30 s).
     pub heartbeat_interval: Duration,
-    /// How much silence of the peer ends the connection (Decisions, "Heartbeat": 90 s).
+    /// How much silence of the peer ends the connection (parameters, 1.3: 90 s).
     pub dead_after: Duration,
     /// While a message is incomplete, 10 KiB at least must arrive in each window of this length, whatever they are
-    /// (parameters: an incomplete frame slower than 1 KiB/s over 10 s ends the connection).
+    /// (parameters, 1.3: slower than 1 KiB/s over 10 s ends the connection).
     pub stall_window: Duration,
+    /// How long a message may take from its first fragment to its last. 60 s (our guess: the longest message at 280 kbit/s,
+    /// and six times what anybody waits for an answer). Without it a peer could hold a megabyte of ours for a byte a minute.
+    pub message_deadline: Duration,
     /// Records a direction between two rekeys: [`REKEY_EVERY`], except in tests.
     pub rekey_every: u64,
 }

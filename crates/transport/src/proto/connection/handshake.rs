@@ -18,7 +18,7 @@ use crate::proto::noise::{
     identity::{Hello, MAX_LISTEN_ADDRESSES, ProofError, RemoteIdentity, read_first_message, read_proof, write_proof},
 };
 
-/// The beginning of the prologue; the preamble record follows, header included (Decisions, "Preamble and prologue").
+/// The beginning of the prologue; the preamble record follows, header included (parameters, 1.1).
 const PROLOGUE: &[u8] = b"peerage-v1";
 
 /// The number of the pattern XX in the preamble.

@@ -5,7 +5,7 @@ use core::time::Duration;
 use peerage_core::Timestamp;
 
 /// Bytes of sealed records, whatever is in them, that must arrive in a window in which a message is incomplete. All count,
-/// because a message may rightly wait for more urgent ones.
+/// because a message may rightly wait for more urgent ones (parameters, 1.3).
 const LEAST: usize = 10 << 10;
 
 /// Watches one connection. Costs nothing while no message is incomplete.

@@ -30,25 +30,24 @@ pub struct Ban {
     pub times: u32,
 }
 
-/// Points at which a subject is sent away and banned (protocol research, 4.3).
+/// Points at which a subject is sent away and banned (parameters, 3.1).
 const LIMIT: u32 = 100;
-/// Half of the points are gone after this time (protocol research, 4.3).
+/// Half of the points are gone after this time (parameters, 3.1).
 const HALF_LIFE: Duration = Duration::from_secs(600);
-/// The first ban (protocol research, 4.3).
+/// The first ban (parameters, 3.1).
 const FIRST_BAN: Duration = Duration::from_secs(3600);
-/// The longest ban (protocol research, 4.3).
+/// The longest ban (parameters, 3.1).
 const LONGEST_BAN: Duration = Duration::from_secs(24 * 3600);
-/// A ban that was over for so long is forgotten, and the next one is a first one (protocol research, 4.3: accounts are kept
-/// for 24 h).
+/// A ban that was over for so long is forgotten, and the next one is a first one (parameters, 3.1).
 const FORGET: Duration = Duration::from_secs(24 * 3600);
 /// Accounts kept at once, about 100 B each; beyond that the one with the fewest points is forgotten (our guess).
 const MAX_ACCOUNTS: usize = 4096;
 /// Points are counted in thousandths, so that a group's eighth is not lost in rounding.
 const SCALE: u32 = 1000;
-/// What a fault of one identity weighs for its group (protocol research, 4.3).
+/// What a fault of one identity weighs for its group (parameters, 3.1).
 const GROUP_SHARE: u32 = 8;
 
-/// What a fault costs an identity, in points (protocol research, 4.3, where it names the event; else our guess).
+/// What a fault costs an identity, in points (parameters, 3.2).
 const fn points(fault: Fault) -> u32 {
     match fault {
         Fault::InvalidBlock => 100,

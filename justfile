@@ -4,7 +4,7 @@
 ci:
     .ci/run
 
-# All tests; nextest runs them in parallel if it is installed.
+# All tests.
 test:
     cargo test --workspace
 
@@ -29,3 +29,8 @@ e2e SEEDS="10":
 # Accept changed golden files: a change of a frozen format, which needs a decision and a version number.
 bless:
     BLESS=1 cargo test -p peerage-wire -p peerage-chain
+    BLESS=1 cargo test -p system-tests --test spec
+
+# A peer in another language, written from docs/protocol, against a real node.
+interop:
+    .ci/interop

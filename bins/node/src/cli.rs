@@ -239,20 +239,20 @@ pub struct VerifyArgs {
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
     /// Make a key file and print the public key. A file that is there is never overwritten.
-    New(KeyArgs),
-    /// Print the public key of a key file.
-    Show(KeyArgs),
-}
-
-/// Arguments of `key new` and `key show`.
-#[derive(Debug, Args)]
-pub struct KeyArgs {
-    /// The key file.
-    #[arg(value_name = "FILE")]
-    pub file: PathBuf,
-    /// What the key is for.
-    #[arg(long, value_name = "KIND")]
-    pub kind: Kind,
+    New {
+        /// The key file.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// What the key is for.
+        #[arg(long, value_name = "KIND")]
+        kind: Kind,
+    },
+    /// Print the public key of a key file, whatever it is for.
+    Show {
+        /// The key file.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
 }
 
 /// What a key is for.

@@ -12,7 +12,7 @@ use crate::toml_file::{Schema, TomlError, TomlFile};
 
 /// The keys of a genesis file.
 const SCHEMA: Schema = &[
-    ("", &["chain_id", "network", "producers", "time", "block_interval_ms", "limits"]),
+    ("", &["chain_id", "network", "producers", "ordering", "time", "block_interval_ms", "limits"]),
     ("limits", &["max_block_bytes", "max_tx_bytes", "mempool_bytes", "nonce_gap"]),
 ];
 
@@ -63,9 +63,10 @@ pub enum GenesisFileError {
 fn key(error: &GenesisError) -> String {
     match error {
         GenesisError::Name(_) => "network".to_owned(),
-        GenesisError::ProducerCount(_) | GenesisError::ProducerKey(_) | GenesisError::DuplicateProducer(_) => {
-            "producers".to_owned()
-        }
+        GenesisError::ProducerCount(_)
+        | GenesisError::ProducerKey(_)
+        | GenesisError::DuplicateProducer(_)
+        | GenesisError::SoloProducers(_) => "producers".to_owned(),
         GenesisError::Interval(_) => "block_interval_ms".to_owned(),
         GenesisError::Limit(name) => format!("limits.{name}"),
     }
@@ -75,8 +76,9 @@ fn remedy(error: &GenesisError) -> &'static str {
     match error {
         GenesisError::Name(_) => "give the network a short name",
         GenesisError::ProducerCount(_) => "list the public keys of the producers",
-        GenesisError::ProducerKey(_) => "list public keys as `peerage key show FILE --kind producer` prints them",
+        GenesisError::ProducerKey(_) => "list public keys as `peerage key show FILE` prints them",
         GenesisError::DuplicateProducer(_) => "list each key once",
+        GenesisError::SoloProducers(_) => "all other nodes follow it without being named",
         GenesisError::Interval(_) => "give it in milliseconds",
         GenesisError::Limit(_) => "leave the line out to get the default",
     }
@@ -124,17 +126,11 @@ pub fn write_genesis(path: &Path, genesis: &GenesisFile) -> Result<Genesis, Gene
 #[cfg(test)]
 mod tests {
     use super::*;
-    use peerage_chain::proto::genesis::Limits;
+    use peerage_chain::proto::{genesis::Ordering, id::Producer};
+    use peerage_core::UnixMillis;
 
     fn genesis() -> GenesisFile {
-        GenesisFile {
-            chain_id: 7,
-            network: "test".to_owned(),
-            producers: vec!["ab".repeat(32), "cd".repeat(32)],
-            time: 1_700_000_000_000,
-            block_interval_ms: 500,
-            limits: Limits::default(),
-        }
+        GenesisFile::solo(7, "test", Producer([0xab; 32]), UnixMillis(1_700_000_000_000))
     }
 
     #[test]
@@ -152,6 +148,18 @@ mod tests {
     }
 
     #[test]
+    fn one_producer_orders_whether_the_file_says_so_or_not() {
+        let text = toml::to_string(&genesis()).expect("plain values");
+        let parse = |text: String| TomlFile::parse(Path::new("g.toml"), text, SCHEMA).map_err(GenesisFileError::from);
+        let said = parse(text.clone()).and_then(|file| check(&file)).expect("valid");
+        assert!(text.contains("ordering = \"solo\"\n"), "{text}");
+        let unsaid = parse(text.replace("ordering = \"solo\"\n", "")).and_then(|file| check(&file)).expect("valid");
+        assert_eq!((unsaid.ordering(), unsaid.network_id()), (Ordering::Solo, said.network_id()));
+        let error = parse(text.replace("\"solo\"", "\"duet\"")).expect_err("not known").to_string();
+        assert!(error.contains("duet") && error.contains("`solo`"), "{error}");
+    }
+
+    #[test]
     fn an_error_names_the_line_and_the_remedy() {
         let keys = format!("producers = [\"{}\"]", "ab".repeat(32));
         let lines = |lines: &[&str]| {
@@ -166,6 +174,9 @@ mod tests {
         );
         let error = lines(&["chain_id = 1", "network = \"n\"", "producers = [\"x\"]", "time = 0"]);
         assert!(error.starts_with("g.toml:3: ") && error.contains("peerage key show"), "{error}");
+        let two = format!("producers = [\"{}\", \"{}\"]", "ab".repeat(32), "cd".repeat(32));
+        let error = lines(&["chain_id = 1", "network = \"n\"", "time = 0", &two]);
+        assert!(error.starts_with("g.toml:4: 2 producers") && error.contains("name only the one"), "{error}");
         let error = lines(&["chain_id = 1", "network = \"n\"", &keys, "time = 0", "[limits]", "nonce_gap = 0"]);
         assert!(error.starts_with("g.toml:6: limit nonce_gap"), "{error}");
         let error = lines(&["chain_id = 1", "netwrok = \"n\"", &keys, "time = 0"]);

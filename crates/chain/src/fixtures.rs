@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use peerage_core::UnixMillis;
 use peerage_transport::proto::keypair::Keypair;
 
 use crate::proto::{
-    genesis::{Genesis, GenesisFile, Limits},
+    genesis::{Genesis, GenesisFile},
     id::{Account, Producer},
     transaction::{EncodedTransaction, Op, Transaction, TransactionBody},
 };
@@ -23,14 +24,8 @@ pub(crate) fn account(number: u8) -> Account {
 }
 
 pub(crate) fn genesis_file() -> GenesisFile {
-    GenesisFile {
-        chain_id: CHAIN,
-        network: "test".into(),
-        producers: vec![Producer(*keypair(PRODUCER).node_id().as_bytes()).to_string()],
-        time: 1_700_000_000_000,
-        block_interval_ms: 500,
-        limits: Limits::default(),
-    }
+    let producer = Producer(*keypair(PRODUCER).node_id().as_bytes());
+    GenesisFile::solo(CHAIN, "test", producer, UnixMillis(1_700_000_000_000))
 }
 
 pub(crate) fn genesis() -> Arc<Genesis> {

@@ -22,8 +22,8 @@ pub struct Config {
     pub seeds: Vec<(NodeId, Vec<SocketAddr>)>,
     /// Which addresses that the network tells are worth wanting. `Public` by default.
     pub addresses: AddressPolicy,
-    /// With fewer peers than this the node walks the network every 30 s, else every 5 min. 16 by default: the number of
-    /// outbound connections of the peer manager (protocol 2.3).
+    /// With fewer peers than this the node walks the network every 30 s, else every 5 min (parameters, 4.4). 8 by default: as
+    /// many outbound connections as the peer manager keeps by itself.
     pub target: usize,
     /// Dice: targets of walks and refreshes.
     pub seed: Seed,
@@ -41,44 +41,44 @@ impl Config {
             features: 0,
             seeds: Vec::new(),
             addresses: AddressPolicy::Public,
-            target: 16,
+            target: 8,
             seed,
             budget,
         }
     }
 }
 
-/// Nodes in a bucket, and in an answer (k; protocol 2.3, as in geth and discv5).
+/// Nodes in a bucket, and in an answer (k; as in geth and discv5: parameters, 4.1).
 pub(crate) const K: usize = 16;
-/// Newcomers that wait for a place in a full bucket (protocol 2.3).
+/// Newcomers that wait for a place in a full bucket (parameters, 4.1).
 pub(crate) const REPLACEMENTS: usize = 10;
 /// Nodes that a lookup asks at once (alpha; Maymounkov and Mazières 2002, 2.3).
 pub(crate) const ALPHA: usize = 3;
-/// Failures in a row after which a node's place is free for another (protocol 2.3).
+/// Failures in a row after which a node's place is free for another (parameters, 4.1).
 pub(crate) const MAX_FAILURES: u8 = 3;
-/// Nodes of one /24 (IPv4) or /48 (IPv6) in one bucket (protocol 2.3, as in geth).
+/// Nodes of one /24 (IPv4) or /48 (IPv6) in one bucket (as in geth: parameters, 4.1).
 pub(crate) const GROUP_IN_BUCKET: usize = 2;
-/// Nodes of one /24 (IPv4) or /48 (IPv6) in the table (protocol 2.3, as in geth).
+/// Nodes of one /24 (IPv4) or /48 (IPv6) in the table (as in geth: parameters, 4.1).
 pub(crate) const GROUP_IN_TABLE: usize = 10;
-/// A node is named in answers for so long after it was last seen alive (protocol 2.3).
+/// A node is named in answers for so long after it was last seen alive (parameters, 4.1).
 pub(crate) const SERVE: Duration = Duration::from_hours(24);
 
-/// A record is void after this time (protocol 2.3, as in libp2p).
+/// A record is void after this time (as in libp2p: parameters, 4.2).
 pub(crate) const EXPIRY: Duration = Duration::from_hours(48);
 /// How far clocks may differ before a record counts as expired or not yet issued (our guess).
 pub(crate) const SKEW: Duration = Duration::from_mins(10);
-/// A node signs its record anew after this time (protocol 2.3).
+/// A node signs its record anew after this time (parameters, 4.2).
 pub(crate) const REPUBLISH: Duration = Duration::from_hours(12);
 
-/// A node looks itself up so often (protocol 2.3).
+/// A node looks itself up so often (parameters, 4.4).
 pub(crate) const SELF_LOOKUP: Duration = Duration::from_hours(1);
-/// A bucket in whose range nothing was looked up for this time is refreshed (protocol 2.3).
+/// A bucket in whose range nothing was looked up for this time is refreshed (parameters, 4.4).
 pub(crate) const REFRESH: Duration = Duration::from_mins(10);
 /// How often buckets are examined: one refresh each time, so that they do not come all at once (our guess).
 pub(crate) const UPKEEP: Duration = Duration::from_secs(60);
-/// Random walks while there are too few peers (protocol 2.3).
+/// Random walks while there are too few peers (parameters, 4.4).
 pub(crate) const WALK_HUNGRY: Duration = Duration::from_secs(30);
-/// Random walks otherwise (protocol 2.3).
+/// Random walks otherwise (parameters, 4.4).
 pub(crate) const WALK_SATED: Duration = Duration::from_mins(5);
 /// Seeds are wanted again after this time, doubled each time up to the next constant (our guess: a dial takes 5 s).
 pub(crate) const SEEDS_FIRST: Duration = Duration::from_secs(5);
@@ -87,11 +87,11 @@ pub(crate) const SEEDS_MOST: Duration = Duration::from_mins(2);
 /// The least recently seen node of a full bucket is dialled at most this often to see whether it lives (our guess).
 pub(crate) const CHECK: Duration = Duration::from_secs(60);
 
-/// How long a lookup waits for a connection to a candidate (the handshake's deadline: Decisions, "Admission").
+/// How long a lookup waits for a connection to a candidate (the handshake's deadline: parameters, 4.3).
 pub(crate) const DIAL: Duration = Duration::from_secs(5);
-/// Bounds of the time that a peer has to answer, four times its round trip (protocol 2.3).
+/// Bounds of the time that a peer has to answer, four times its round trip (parameters, 4.3).
 pub(crate) const ANSWER: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(2));
-/// The time to answer of a peer whose round trip was not measured yet (protocol 2.3).
+/// The time to answer of a peer whose round trip was not measured yet (parameters, 4.3).
 pub(crate) const ANSWER_UNKNOWN: Duration = Duration::from_secs(1);
 
 /// Candidates that one lookup remembers, the closest ones (our guess: eight answers).

@@ -171,7 +171,8 @@ fn a_hundred_nodes_join_through_one_address_and_everybody_finds_the_true_closest
     let mut sim = network(1, 100);
     let joined = |sim: &Sim<Node>| (0..sim.len()).all(|node| sim.node(node).protocol().discovery.is_joined());
     assert!(sim.run_until(joined, Duration::from_secs(10)), "not all joined");
-    sim.run_for(Duration::from_secs(60));
+    // Every bucket was refreshed once since: before, a lookup misses one of the sixteen now and then.
+    sim.run_for(Duration::from_mins(11));
     for (node, (found, expected)) in all_look_up(&mut sim).into_iter().enumerate() {
         assert_eq!(found, expected, "node {node}");
     }

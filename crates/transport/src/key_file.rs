@@ -132,6 +132,18 @@ pub fn create(path: &Path, kind: KeyKind, keypair: &Keypair) -> Result<(), KeyFi
 /// [`KeyFileError::TooOpen`] if the file's mode lets others at it, [`KeyFileError::WrongKind`],
 /// [`KeyFileError::Malformed`], [`KeyFileError::Io`].
 pub fn load(path: &Path, kind: KeyKind) -> Result<Keypair, KeyFileError> {
+    let (found, keypair) = load_any(path)?;
+    if found != kind {
+        return Err(KeyFileError::WrongKind { path: path.to_owned(), expected: kind, found });
+    }
+    Ok(keypair)
+}
+
+/// Reads the key at `path` and what it is for: to look at it. Whoever uses a key asks for one of a kind with [`load`].
+///
+/// # Errors
+/// [`KeyFileError::TooOpen`] if the file's mode lets others at it, [`KeyFileError::Malformed`], [`KeyFileError::Io`].
+pub fn load_any(path: &Path) -> Result<(KeyKind, Keypair), KeyFileError> {
     let file = File::open(path).map_err(io_error("open", path))?;
     // Of the open file, not of the path, which might name another one by now.
     let metadata = file.metadata().map_err(io_error("examine", path))?;
@@ -141,12 +153,8 @@ pub fn load(path: &Path, kind: KeyKind) -> Result<Keypair, KeyFileError> {
     }
     let mut text = Zeroizing::new(Vec::with_capacity(MAX_LEN as usize));
     file.take(MAX_LEN).read_to_end(&mut text).map_err(io_error("read", path))?;
-    let malformed = || KeyFileError::Malformed(path.to_owned());
-    let (found, seed) = decode(&text).ok_or_else(malformed)?;
-    if found != kind {
-        return Err(KeyFileError::WrongKind { path: path.to_owned(), expected: kind, found });
-    }
-    Ok(Keypair::from_seed(&seed))
+    let (kind, seed) = decode(&text).ok_or_else(|| KeyFileError::Malformed(path.to_owned()))?;
+    Ok((kind, Keypair::from_seed(&seed)))
 }
 
 fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> KeyFileError {
@@ -200,6 +208,8 @@ mod tests {
             create(&path, kind, &keypair()).unwrap();
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
             assert_eq!(load(&path, kind).unwrap().node_id(), keypair().node_id());
+            let (found, loaded) = load_any(&path).unwrap();
+            assert_eq!((found, loaded.node_id()), (kind, keypair().node_id()));
         }
         let text = fs::read_to_string(directory.path().join("Identity")).unwrap();
         assert!(text.starts_with("peerage identity key v1\n00050a0f"), "{text}");

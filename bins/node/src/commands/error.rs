@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::{
     config::ConfigError,
-    control::{BindError, ClientError, Inclusion, LineError, Outcome},
+    control::{BindError, ClientError, DropCause, Inclusion, LineError, Outcome},
     data_dir::DataDirError,
     devnet::DevnetError,
     genesis::GenesisFileError,
@@ -69,6 +69,14 @@ pub enum CliError {
         /// Where, and why not.
         inclusion: Inclusion,
     },
+    /// The node gave the transaction up: it will be in no block.
+    #[error("transaction {id} was dropped: {}", dropped(.cause.as_ref()))]
+    Dropped {
+        /// Which.
+        id: TxId,
+        /// Why, unless the node said it too fast to be heard.
+        cause: Option<DropCause>,
+    },
     /// The transaction was not in a block in time.
     #[error("transaction {id} is in no block after {} s; it may still come: see `peerage status`", .waited.as_secs())]
     NotCommitted {
@@ -86,6 +94,21 @@ pub enum CliError {
     /// A file or the output.
     #[error("{0}")]
     Io(#[from] io::Error),
+}
+
+fn dropped(cause: Option<&DropCause>) -> &'static str {
+    match cause {
+        Some(DropCause::Expired) => {
+            "it was in no block while it was valid; see with `peerage status` whether the chain grows, and send it again"
+        }
+        Some(DropCause::Superseded) => {
+            "another transaction of this account with the same nonce is in the chain; if both are wanted, send it again"
+        }
+        Some(DropCause::Evicted) => {
+            "it waited for an earlier one of its account and others needed the room; send that first"
+        }
+        None => "the node's log says why; send it again if it is still wanted",
+    }
 }
 
 fn outcome(outcome: &Outcome) -> String {
@@ -113,9 +136,12 @@ impl CliError {
             Self::Run(RunError::Listen { reason, .. } | RunError::Threads(reason)) => of_io(reason),
             Self::Run(RunError::Store(_) | RunError::StoreFailed(_)) => IO,
             Self::Client(ClientError::Line(LineError::Io(reason))) | Self::Io(reason) => of_io(reason),
-            Self::Devnet(_) | Self::Client(_) | Self::Absent | Self::NotApplied { .. } | Self::NotCommitted { .. } => {
-                RUNTIME
-            }
+            Self::Devnet(_)
+            | Self::Client(_)
+            | Self::Absent
+            | Self::NotApplied { .. }
+            | Self::Dropped { .. }
+            | Self::NotCommitted { .. } => RUNTIME,
             Self::Transaction(_) | Self::Hex(_) => USAGE,
         }
     }

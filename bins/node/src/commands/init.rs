@@ -1,6 +1,6 @@
 //! `peerage init`: a data directory with everything a node needs. May be run again: what is there is kept.
 
-use peerage_chain::proto::genesis::{GenesisFile, Limits};
+use peerage_chain::proto::{genesis::GenesisFile, id::Producer};
 use peerage_core::SecretRng;
 use peerage_transport::{
     key_file::{self, KeyFileError, KeyKind},
@@ -23,8 +23,6 @@ use crate::{
 
 /// Largest chain id made up here: numbers of JSON are exact up to this (RFC 8259, 6).
 const MAX_CHAIN_ID: u64 = (1 << 53) - 1;
-/// Time between two blocks of a new network, milliseconds. The chain's own default.
-const BLOCK_INTERVAL_MS: u64 = 500;
 
 pub(super) fn execute(args: &InitArgs, out: &mut impl Write) -> Result<(), CliError> {
     // Checked before anything is made.
@@ -47,14 +45,8 @@ pub(super) fn execute(args: &InitArgs, out: &mut impl Write) -> Result<(), CliEr
             let producer = key(&dir.producer_key(), KeyKind::Producer)?;
             let random = SecretRng::from_os().bytes32();
             let number = random[..8].iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
-            let genesis = GenesisFile {
-                chain_id: (number & MAX_CHAIN_ID).max(1),
-                network: args.network.clone(),
-                producers: vec![producer.node_id().to_string()],
-                time: clock::unix_nanos() / 1_000_000,
-                block_interval_ms: BLOCK_INTERVAL_MS,
-                limits: Limits::default(),
-            };
+            let (chain_id, producer) = ((number & MAX_CHAIN_ID).max(1), Producer(*producer.node_id().as_bytes()));
+            let genesis = GenesisFile::solo(chain_id, &args.network, producer, clock::unix_millis());
             write_genesis(&dir.genesis(), &genesis)?
         }
     };

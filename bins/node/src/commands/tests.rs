@@ -5,8 +5,8 @@ use crate::{
     cli::{Cli, Command},
     config::{Layer, NodeConfig},
     control::{
-        AccountState, ControlCall, ControlServer, ErrorCode, Event, Inclusion, Outcome, Refusal, Request, Response,
-        TxState, Value,
+        AccountState, ControlCall, ControlServer, DropCause, ErrorCode, Event, Inclusion, Outcome, Refusal, Request,
+        Response, TxState, Value,
     },
     data_dir::DataDir,
     genesis::load_genesis,
@@ -43,7 +43,7 @@ async fn init_makes_all_that_a_node_needs_and_keeps_what_is_there() {
     NodeConfig::load(&first, [], Layer::default()).expect("the configuration is valid");
     let dir = DataDir::open(&first).expect("closed to others");
     let genesis = load_genesis(&dir.genesis()).expect("valid");
-    let producer = peerage(&format!("peerage key show {} --kind producer", show(&dir.producer_key()))).await;
+    let producer = peerage(&format!("peerage key show {}", show(&dir.producer_key()))).await;
     assert_eq!(genesis.producers()[0].to_string(), producer.expect("a key").trim());
 
     let join = format!("peerage init --dir {} --genesis {}", show(&second), show(&dir.genesis()));
@@ -75,9 +75,10 @@ async fn failures_have_codes_and_say_what_to_do() {
     assert!(code == 1 && text.contains("peerage run --dir"), "{text}");
     let (code, text) = fail(&format!("peerage key new {at}/identity.key --kind identity")).await;
     assert!(code == 2 && text.contains("exists already"), "{text}");
-    let (code, text) = fail(&format!("peerage key show {at}/identity.key --kind account")).await;
+    let put = format!("peerage tx put --dir {at} --key-file {at}/identity.key k v");
+    let (code, text) = fail(&put).await;
     assert!(code == 78 && text.contains("kind"), "{text}");
-    let (code, text) = fail(&format!("peerage key show {at}/none --kind account")).await;
+    let (code, text) = fail(&format!("peerage key show {at}/none")).await;
     assert!(code == 74, "{text}");
     let (code, text) = fail(&format!("peerage get --dir {at} --hex xyz")).await;
     assert!(code == 2 && text.contains("hexadecimal"), "{text}");
@@ -91,9 +92,11 @@ async fn failures_have_codes_and_say_what_to_do() {
     assert!(code == 77 && text.contains("chmod 700"), "{text}");
 }
 
-/// A node that knows one key, takes any transaction and puts it into a block at once, with the given outcome.
-async fn play(mut calls: tokio::sync::mpsc::Receiver<ControlCall>, events: broadcast::Sender<Event>, outcome: Outcome) {
-    let inclusion = Inclusion { height: 12, index: 0, outcome };
+/// What becomes of a transaction: it is in a block, or it was dropped, and whether that event reaches the watcher.
+type Fate = Result<Outcome, Option<DropCause>>;
+
+/// A node that knows one key, takes any transaction and lets it meet its fate at once.
+async fn play(mut calls: tokio::sync::mpsc::Receiver<ControlCall>, events: broadcast::Sender<Event>, fate: Fate) {
     while let Some(ControlCall { request, reply }) = calls.recv().await {
         let answer = match request {
             Request::Account { .. } => Ok(Response::Account(AccountState { chain_id: 5, next_nonce: 3, height: 10 })),
@@ -111,10 +114,19 @@ async fn play(mut calls: tokio::sync::mpsc::Receiver<ControlCall>, events: broad
                 assert_eq!((&key[..], &value[..], *expected_version), (&b"known"[..], &b"new"[..], 7));
                 // Nobody may be watching.
                 let _ = events.send(Event::Committed { height: 11, ids: vec![TxId::default()], unix_nanos: 1 });
-                let _ = events.send(Event::Committed { height: 12, ids: vec![tx.id], unix_nanos: 2 });
+                let _ = events.send(Event::Dropped { id: TxId::default(), cause: DropCause::Expired });
+                let _ = events.send(match fate {
+                    Ok(_) => Event::Committed { height: 12, ids: vec![tx.id], unix_nanos: 2 },
+                    Err(Some(cause)) => Event::Dropped { id: tx.id, cause },
+                    Err(None) => Event::Missed { events: 3 },
+                });
                 Ok(Response::Submitted { id: tx.id })
             }
-            Request::TxStatus { .. } => Ok(Response::TxStatus(TxState::Committed(inclusion))),
+            Request::TxStatus { .. } => {
+                Ok(Response::TxStatus(fate.map_or(TxState::Unknown, |outcome| {
+                    TxState::Committed(Inclusion { height: 12, index: 0, outcome })
+                })))
+            }
             other => Err(Refusal::new(ErrorCode::Internal, format!("{other:?} is not in this story"))),
         };
         reply.send(answer).expect("somebody waits");
@@ -123,7 +135,13 @@ async fn play(mut calls: tokio::sync::mpsc::Receiver<ControlCall>, events: broad
 
 #[tokio::test]
 async fn a_transaction_is_signed_here_sent_waited_for_and_its_fate_reported() {
-    for outcome in [Outcome::Applied, Outcome::StaleVersion { op: 0, actual: 9 }] {
+    let fates = [
+        Ok(Outcome::Applied),
+        Ok(Outcome::StaleVersion { op: 0, actual: 9 }),
+        Err(Some(DropCause::Superseded)),
+        Err(None),
+    ];
+    for fate in fates {
         let parent = tempfile::tempdir().expect("a temporary directory");
         let dir = DataDir::create(&parent.path().join("d")).expect("created");
         let (at, key) = (show(dir.path()).to_string(), parent.path().join("account.key"));
@@ -132,7 +150,7 @@ async fn a_transaction_is_signed_here_sent_waited_for_and_its_fate_reported() {
         let events = broadcast::channel(16).0;
         let lock = dir.lock().expect("free");
         let (server, calls) = ControlServer::bind(&lock, events.clone()).expect("bound");
-        let tasks = [tokio::spawn(server.run()), tokio::spawn(play(calls, events, outcome))];
+        let tasks = [tokio::spawn(server.run()), tokio::spawn(play(calls, events, fate))];
 
         assert_eq!(peerage(&format!("peerage get --dir {at} known")).await.expect("a value"), "old\n");
         let json = peerage(&format!("peerage get --dir {at} --json known")).await.expect("a value");
@@ -143,13 +161,17 @@ async fn a_transaction_is_signed_here_sent_waited_for_and_its_fate_reported() {
         let put = format!("peerage tx put --dir {at} --key-file {key}");
         let id: TxId = peerage(&format!("{put} known new")).await.expect("sent").trim().parse().expect("an id");
         let waited = peerage(&format!("{put} --wait --expected-version 7 known new")).await;
-        match (outcome, waited) {
-            (Outcome::Applied, said) => assert_eq!(said.expect("applied").trim(), id.to_string()),
-            (_, said) => {
-                let error = said.expect_err("without effect");
-                assert!(error.code() == 1 && error.to_string().contains("version 9"), "{error}");
+        let words = match fate {
+            Ok(Outcome::Applied) => {
+                assert_eq!(waited.expect("applied").trim(), id.to_string());
+                continue;
             }
-        }
+            Ok(Outcome::StaleVersion { .. }) => "version 9",
+            Err(Some(_)) => "same nonce",
+            Err(None) => "the node's log says why",
+        };
+        let error = waited.expect_err("without effect");
+        assert!(error.code() == 1 && error.to_string().contains(words), "{error}");
         for task in tasks {
             assert!(!task.is_finished(), "the node played to the end");
             task.abort();

@@ -63,7 +63,7 @@ pub(super) async fn execute(command: TxCommand, out: &mut impl Write) -> Result<
     report(&args, id, state, out)
 }
 
-/// Waits until a transaction is in a block.
+/// Waits until a transaction is in a block, or will never be.
 async fn wait(
     client: &mut ControlClient,
     mut events: EventStream,
@@ -72,21 +72,24 @@ async fn wait(
 ) -> Result<Inclusion, CliError> {
     let found = async {
         loop {
-            match events.next().await? {
-                None => return Err(ClientError::Closed),
-                Some(Event::Committed { ids, .. }) if ids.contains(&id) => {}
-                Some(Event::Missed { .. }) => {}
+            let cause = match events.next().await? {
+                None => return Err(ClientError::Closed.into()),
+                Some(Event::Committed { ids, .. }) if ids.contains(&id) => None,
+                Some(Event::Dropped { id: dropped, cause }) if dropped == id => Some(cause),
+                Some(Event::Missed { .. }) => None,
                 Some(_) => continue,
-            }
+            };
             match client.call(Request::TxStatus { id }).await? {
                 Response::TxStatus(TxState::Committed(inclusion)) => return Ok(inclusion),
-                Response::TxStatus(_) => {} // events were missed, but not those
-                _ => return Err(ClientError::Unexpected),
+                Response::TxStatus(TxState::Pending) => {} // events were missed, but not those
+                // The node had it, for it acknowledged it.
+                Response::TxStatus(TxState::Unknown) => return Err(CliError::Dropped { id, cause }),
+                _ => return Err(ClientError::Unexpected.into()),
             }
         }
     };
     let found = tokio::time::timeout(timeout, found).await;
-    Ok(found.map_err(|_| CliError::NotCommitted { id, waited: timeout })??)
+    found.map_err(|_| CliError::NotCommitted { id, waited: timeout })?
 }
 
 fn report(args: &TxArgs, id: TxId, state: TxState, out: &mut impl Write) -> Result<(), CliError> {

@@ -2,6 +2,7 @@
 
 use core::{fmt, net::SocketAddr};
 use peerage_chain::proto::{
+    DropCause as ChainDropCause,
     block::Receipt,
     id::{Account, BlockId, Root, TxId},
 };
@@ -232,12 +233,34 @@ impl From<Receipt> for Outcome {
     }
 }
 
+/// Why a transaction that waited will not be in a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DropCause {
+    /// The chain passed the last height at which it was valid.
+    Expired,
+    /// Another transaction with its nonce is in the chain.
+    Superseded,
+    /// It waited for an earlier nonce, and others needed the room.
+    Evicted,
+}
+
+impl From<ChainDropCause> for DropCause {
+    fn from(cause: ChainDropCause) -> Self {
+        match cause {
+            ChainDropCause::Expired => Self::Expired,
+            ChainDropCause::Superseded => Self::Superseded,
+            ChainDropCause::Evicted => Self::Evicted,
+        }
+    }
+}
+
 /// What a new transaction of an account must say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountState {
     /// The chain.
     pub chain_id: u64,
-    /// The nonce to use, with transactions that wait counted in.
+    /// The nonce to use: the first that is neither in the chain nor in a transaction that waits.
     pub next_nonce: u64,
     /// Height of the last block, from which `valid_until` is counted.
     pub height: u64,
@@ -328,10 +351,13 @@ pub enum Event {
         /// When, nanoseconds since 1970.
         unix_nanos: u64,
     },
-    /// The number of peers changed.
-    Peers {
-        /// How many are connected now.
-        connected: usize,
+    /// A transaction that waited was dropped.
+    Dropped {
+        /// Which.
+        #[serde(with = "hex::text")]
+        id: TxId,
+        /// Why.
+        cause: DropCause,
     },
     /// The watcher was too slow.
     Missed {

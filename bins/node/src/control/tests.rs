@@ -69,7 +69,7 @@ async fn a_watcher_hears_all_from_the_answer_on_and_is_told_what_it_missed() {
         Event::Accepted { id, unix_nanos: u64::MAX },
         Event::Acked { id, unix_nanos: 1 },
         Event::Committed { height: 5, ids: vec![id], unix_nanos: 2 },
-        Event::Peers { connected: 3 },
+        Event::Dropped { id, cause: DropCause::Superseded },
     ];
     let tell = |event: &Event| assert_eq!(node.events.send(event.clone()).ok(), Some(1), "one watches");
     story.iter().for_each(tell);
@@ -77,9 +77,10 @@ async fn a_watcher_hears_all_from_the_answer_on_and_is_told_what_it_missed() {
         assert_eq!(stream.next().await.expect("an event"), Some(event));
     }
     // Six at once, without a pause in which the server could read: the channel holds four.
-    (0..6).for_each(|connected| tell(&Event::Peers { connected }));
+    let accepted = |unix_nanos| Event::Accepted { id, unix_nanos };
+    (0..6).for_each(|time| tell(&accepted(time)));
     assert_eq!(stream.next().await.expect("an event"), Some(Event::Missed { events: 2 }));
-    assert_eq!(stream.next().await.expect("an event"), Some(Event::Peers { connected: 2 }));
+    assert_eq!(stream.next().await.expect("an event"), Some(accepted(2)));
 }
 
 #[tokio::test]

@@ -50,7 +50,8 @@ mod tests {
     use peerage_chain::{
         proto::{
             block::Receipt,
-            genesis::{Genesis, GenesisFile, Limits},
+            genesis::{Genesis, GenesisFile},
+            id::Producer,
         },
         store::{Store, verify::verify_file},
     };
@@ -61,17 +62,8 @@ mod tests {
     fn every_write_applies_and_a_refused_one_leaves_no_gap() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let producer = Keypair::from_seed(&[1; 32]);
-        let genesis = Arc::new(
-            Genesis::new(&GenesisFile {
-                chain_id: 3,
-                network: "n".to_owned(),
-                producers: vec![producer.node_id().to_string()],
-                time: 0,
-                block_interval_ms: 1,
-                limits: Limits::default(),
-            })
-            .expect("valid"),
-        );
+        let file = GenesisFile::solo(3, "n", Producer(*producer.node_id().as_bytes()), UnixMillis(0));
+        let genesis = Arc::new(Genesis::new(&file).expect("valid"));
         let path = dir.path().join("store");
         let store = Store::open(&path, Arc::clone(&genesis), 1 << 20).expect("a new store");
         let mut writer = Writer::new(3, Keypair::from_seed(&[2; 32]));

@@ -7,7 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use peerage_chain::proto::genesis::{Genesis, GenesisFile, Limits};
+use peerage_chain::proto::{
+    genesis::{Genesis, GenesisFile},
+    id::Producer,
+};
 use peerage_core::SecretRng;
 use peerage_transport::{
     key_file::{self, KeyKind},
@@ -25,8 +28,6 @@ use crate::{
 
 /// The network's name: under this one, nodes may dial addresses of this host that they learnt from others.
 const NETWORK: &str = "dev";
-/// Milliseconds between blocks: the default of the genesis.
-const BLOCK_INTERVAL_MS: u64 = 500;
 
 /// The directories of a devnet.
 #[derive(Debug)]
@@ -55,14 +56,7 @@ impl Layout {
         // Nodes, and whoever runs `peerage status` later, may stand elsewhere.
         let root = fs::canonicalize(&root).map_err(DevnetError::io("find", &root))?;
         let producer = Keypair::generate(&mut SecretRng::from_os());
-        let file = GenesisFile {
-            chain_id: 1,
-            network: NETWORK.to_owned(),
-            producers: vec![producer.node_id().to_string()],
-            time: clock::unix_nanos() / 1_000_000,
-            block_interval_ms: BLOCK_INTERVAL_MS,
-            limits: Limits::default(),
-        };
+        let file = GenesisFile::solo(1, NETWORK, Producer(*producer.node_id().as_bytes()), clock::unix_millis());
         let genesis = Genesis::new(&file).expect("one key, and limits by default");
         let mut layout = Self { root, temporary, nodes: Vec::with_capacity(nodes), genesis };
         for index in 0..nodes {

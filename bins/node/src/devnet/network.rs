@@ -179,7 +179,8 @@ async fn watch(node: usize, dir: DataDir, mut events: EventStream, shared: Arc<S
                     ids.into_iter().for_each(|id| shared.committed(node, id, unix_nanos));
                 }
                 Event::Missed { events } => shared.with_tracker(|tracker| tracker.missed(events)),
-                Event::Peers { .. } => {}
+                // What was acknowledged and then dropped counts as not committed.
+                Event::Dropped { .. } => {}
             }
         }
         // The stream broke; how much was said meanwhile nobody knows.

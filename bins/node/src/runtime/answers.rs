@@ -107,7 +107,10 @@ impl Answers {
                 tracing::info!(height = head.height, transactions = ids.len(), block = %head.id, "block committed");
                 tell(Event::Committed { height: head.height, ids, unix_nanos: unix_nanos() });
             }
-            ChainEvent::TxDropped { id, cause } => tracing::info!(%id, ?cause, "transaction dropped"),
+            ChainEvent::TxDropped { id, cause } => {
+                tracing::info!(%id, ?cause, "transaction dropped");
+                tell(Event::Dropped { id, cause: cause.into() });
+            }
             ChainEvent::BlockRefused { height, error } => tracing::error!(height, %error, "block refused"),
             ChainEvent::Ready { head, outbox } => tracing::info!(height = head.height, outbox, "store open"),
             // Blocks are not asked for here; gossip's part is done within the stack; a failed store ends the node.
@@ -118,8 +121,7 @@ impl Answers {
 
 /// The answer about an account, out of its two halves.
 pub(super) fn account_state(chain_id: u64, account: AccountStatus, height: u64) -> Response {
-    let pending = u64::try_from(account.pending).unwrap_or(u64::MAX);
-    Response::Account(AccountState { chain_id, next_nonce: account.next_nonce.saturating_add(pending), height })
+    Response::Account(AccountState { chain_id, next_nonce: account.first_free, height })
 }
 
 fn refusal(refusal: ChainRefusal) -> Refusal {
@@ -133,4 +135,32 @@ fn refusal(refusal: ChainRefusal) -> Refusal {
 
 pub(super) fn unavailable(unavailable: Unavailable) -> Refusal {
     Refusal::new(ErrorCode::Internal, unavailable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::DropCause;
+    use peerage_chain::proto::{DropCause as ChainDropCause, id::TxId};
+
+    #[test]
+    fn the_nonce_to_use_fills_the_gap_before_what_waits() {
+        let status = AccountStatus { next_nonce: 5, pending: 1, first_free: 5 };
+        let expected = AccountState { chain_id: 7, next_nonce: 5, height: 9 };
+        assert_eq!(account_state(7, status, 9), Response::Account(expected));
+    }
+
+    #[test]
+    fn watchers_hear_why_a_transaction_was_dropped() {
+        let (watchers, mut heard) = broadcast::channel(4);
+        for (cause, said) in [
+            (ChainDropCause::Expired, DropCause::Expired),
+            (ChainDropCause::Superseded, DropCause::Superseded),
+            (ChainDropCause::Evicted, DropCause::Evicted),
+        ] {
+            let id = TxId([7; 32]);
+            Answers::default().heard(ChainEvent::TxDropped { id, cause }, &watchers);
+            assert_eq!(heard.try_recv(), Ok(Event::Dropped { id, cause: said }));
+        }
+    }
 }

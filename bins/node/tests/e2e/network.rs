@@ -13,10 +13,10 @@ use peerage::{
     genesis::write_genesis,
 };
 use peerage_chain::proto::{
-    genesis::{Genesis, GenesisFile, Limits},
-    id::TxId,
+    genesis::{Genesis, GenesisFile},
+    id::{Producer, TxId},
 };
-use peerage_core::NodeId;
+use peerage_core::{NodeId, UnixMillis};
 use peerage_transport::key_file::{self, KeyKind};
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
@@ -89,14 +89,8 @@ pub(crate) struct Network {
 impl Network {
     /// A network without nodes.
     pub(crate) fn new(dice: Dice) -> Self {
-        let genesis_file = GenesisFile {
-            chain_id: 1 + dice.0,
-            network: "dev".to_owned(),
-            producers: vec![dice.keypair("producer").node_id().to_string()],
-            time: 1_700_000_000_000,
-            block_interval_ms: 500,
-            limits: Limits::default(),
-        };
+        let producer = Producer(*dice.keypair("producer").node_id().as_bytes());
+        let genesis_file = GenesisFile::solo(1 + dice.0, "dev", producer, UnixMillis(1_700_000_000_000));
         let genesis = Arc::new(Genesis::new(&genesis_file).expect("valid"));
         let prefix = format!("e2e-seed-{}-", dice.0);
         let ground = tempfile::Builder::new().prefix(&prefix).tempdir_in(env!("CARGO_TARGET_TMPDIR"));

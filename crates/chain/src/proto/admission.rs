@@ -9,7 +9,10 @@
 //! again short of a deletion and is refused; a later one may come true, through pending transactions or otherwise, and is
 //! left to execution.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use peerage_core::{Charge, Fault, NodeId, Now, Pool as BudgetPool};
@@ -31,9 +34,24 @@ pub(super) enum Origin {
     /// A user of this node, who waits for the answer.
     Submitted(u64),
     /// Gossip, which waits for a verdict.
-    Gossip(ItemId),
+    Gossip {
+        /// The item.
+        item: ItemId,
+        /// The neighbour that brought it first.
+        from: NodeId,
+    },
     /// A peer that pushed what it had pending.
     Push(NodeId),
+}
+
+impl Origin {
+    /// The peer that it came from; `None` for a user of this node.
+    const fn peer(&self) -> Option<NodeId> {
+        match self {
+            Self::Submitted(_) => None,
+            Self::Gossip { from, .. } | Self::Push(from) => Some(*from),
+        }
+    }
 }
 
 /// A transaction on its way into the pool.
@@ -53,7 +71,17 @@ pub(super) struct Admission {
     /// For the state to be consulted.
     unread: Vec<Candidate>,
     reading: bool,
+    /// What the candidates of each peer cost, in bytes, and of this node's users under `None`. It outlives connections, so
+    /// that coming back does not make room.
+    owed: BTreeMap<Option<NodeId>, usize>,
+    owed_by_peers: usize,
 }
+
+/// Candidates of all peers together may cost the budget's cap divided by this, those of this node's users as much again.
+/// Our guess: 32 MiB of 256, so that pool (a quarter) and candidates (two eighths) leave half to everything else.
+const CANDIDATES_SHARE: usize = 8;
+/// And those of one peer that part divided by this: 4 MiB, which a whole push of small transactions (1 MiB encoded) needs.
+const PEER_SHARE: usize = 8;
 
 /// Batches of signatures that are checked at a time, and transactions in each at most. Our guess: they keep four cores
 /// busy, 10 ms at a time.
@@ -62,17 +90,82 @@ const BATCH: usize = 200;
 
 impl Chain {
     /// A transaction arrived.
-    pub(super) fn receive(&mut self, bytes: Bytes, origin: Origin) {
+    pub(super) fn receive(&mut self, now: Now, bytes: Bytes, origin: Origin) {
+        // What it costs is at least this, and known before anything is read.
+        if !self.may_owe(&origin, bytes.len()) {
+            return self.refuse(origin, Refusal::OverBudget);
+        }
         match self.precheck(bytes) {
             Ok(tx) if self.pool.contains(&tx.id) => self.already_pending(&tx, origin),
-            Ok(tx) => match self.budget.charge(BudgetPool::Mempool, tx.held_bytes()) {
-                Ok(charge) => {
+            Ok(tx) => match self.charge_candidate(now, &origin, tx.held_bytes()) {
+                Some(charge) => {
                     self.admission.unchecked.push_back(Candidate { tx: Arc::new(tx), origin, charge });
                     self.check_more();
                 }
-                Err(_) => self.refuse(origin, Refusal::OverBudget),
+                None => self.refuse(origin, Refusal::OverBudget),
             },
             Err(refusal) => self.refuse(origin, refusal),
+        }
+    }
+
+    /// Whether candidates of this origin may cost so many bytes more; one of any size may always be under way.
+    fn may_owe(&self, origin: &Origin, bytes: usize) -> bool {
+        let all = self.budget.report().cap / CANDIDATES_SHARE;
+        let owed = self.admission.owed.get(&origin.peer()).copied().unwrap_or(0);
+        match origin.peer() {
+            _ if owed == 0 && self.admission.owed_by_peers + bytes <= all => true,
+            None => owed == 0 || owed + bytes <= all,
+            Some(_) => owed + bytes <= all / PEER_SHARE && self.admission.owed_by_peers + bytes <= all,
+        }
+    }
+
+    fn charge_candidate(&mut self, now: Now, origin: &Origin, bytes: usize) -> Option<Charge> {
+        if !self.may_owe(origin, bytes) {
+            return None;
+        }
+        let charge = match self.budget.charge(BudgetPool::Mempool, bytes) {
+            Ok(charge) => charge,
+            Err(_) => {
+                // Others use the node's memory up. What waits in the pool is worth least of all that it holds.
+                let mut evicted = Vec::new();
+                self.pool.make_room(now.mono, bytes, &mut evicted);
+                self.dropped(evicted, DropCause::Evicted);
+                self.budget.charge(BudgetPool::Mempool, bytes).ok()?
+            }
+        };
+        *self.admission.owed.entry(origin.peer()).or_default() += bytes;
+        if origin.peer().is_some() {
+            self.admission.owed_by_peers += bytes;
+        }
+        Some(charge)
+    }
+
+    /// A candidate is none any more.
+    fn settle(&mut self, candidate: &Candidate) {
+        let (peer, bytes) = (candidate.origin.peer(), candidate.charge.bytes());
+        if let Some(owed) = self.admission.owed.get_mut(&peer) {
+            *owed -= bytes;
+            if *owed == 0 {
+                self.admission.owed.remove(&peer);
+            }
+        }
+        if peer.is_some() {
+            self.admission.owed_by_peers -= bytes;
+        }
+    }
+
+    /// A peer is gone: its transactions that nobody began to check go with it. Whoever else has them offers them again.
+    pub(super) fn forget_candidates(&mut self, peer: NodeId) {
+        if !self.admission.owed.contains_key(&Some(peer)) {
+            return;
+        }
+        let all = core::mem::take(&mut self.admission.unchecked);
+        let (gone, kept): (VecDeque<_>, _) =
+            all.into_iter().partition(|candidate| candidate.origin.peer() == Some(peer));
+        self.admission.unchecked = kept;
+        for candidate in gone {
+            self.settle(&candidate);
+            self.refuse(candidate.origin, Refusal::OverBudget);
         }
     }
 
@@ -108,7 +201,10 @@ impl Chain {
         for (candidate, result) in candidates.into_iter().zip(results) {
             match result {
                 Ok(()) => self.admission.unread.push(candidate),
-                Err(error) => self.refuse(candidate.origin, error.into()),
+                Err(error) => {
+                    self.settle(&candidate);
+                    self.refuse(candidate.origin, error.into());
+                }
             }
         }
         self.read_more();
@@ -121,11 +217,18 @@ impl Chain {
         }
         let batch = core::mem::take(&mut self.admission.unread);
         if self.failed {
-            return batch.iter().for_each(|candidate| self.refuse(candidate.origin, Refusal::StoreFailed));
+            return self.refuse_all(&batch);
         }
         self.admission.reading = true;
         let txs = batch.iter().map(|candidate| Arc::clone(&candidate.tx)).collect();
         self.store(StoreJob::Admission(txs), Work::Admit(batch));
+    }
+
+    fn refuse_all(&mut self, candidates: &[Candidate]) {
+        for candidate in candidates {
+            self.settle(candidate);
+            self.refuse(candidate.origin, Refusal::StoreFailed);
+        }
     }
 
     /// The state was consulted.
@@ -144,19 +247,21 @@ impl Chain {
             }
             Err(error) => {
                 self.fail(error);
-                candidates.iter().for_each(|candidate| self.refuse(candidate.origin, Refusal::StoreFailed));
+                self.refuse_all(&candidates);
             }
         }
         self.persist_more();
         self.read_more();
     }
 
-    fn admit(&mut self, now: Now, Candidate { tx, origin, charge }: Candidate, view: AdmissionView) {
+    fn admit(&mut self, now: Now, candidate: Candidate, view: AdmissionView) {
+        self.settle(&candidate);
+        let Candidate { tx, origin, charge } = candidate;
         if view.location.is_some() {
             // It stands in the chain: for who submits it that is success, for gossip it is nothing worth spreading.
             return match origin {
                 Origin::Submitted(token) => self.acknowledge(token, tx.id),
-                Origin::Gossip(item) => self.verdict(item, Verdict::Ignore),
+                Origin::Gossip { item, .. } => self.verdict(item, Verdict::Ignore),
                 Origin::Push(_) => {}
             };
         }
@@ -166,7 +271,7 @@ impl Chain {
             None => self.check_expiry(&tx).and_then(|()| {
                 let local = matches!(origin, Origin::Submitted(_));
                 let standing = if local { Standing::Local } else { Standing::Ordinary };
-                self.pool.insert(Arc::clone(&tx), view.next_nonce, standing, charge, &mut evicted)
+                self.pool.insert(now.mono, Arc::clone(&tx), view.next_nonce, standing, charge, &mut evicted)
             }),
         };
         self.dropped(evicted, DropCause::Evicted);
@@ -176,7 +281,7 @@ impl Chain {
                 self.emit(Event::TxAccepted { id: tx.id });
                 match origin {
                     Origin::Submitted(token) => self.promise(&tx, token),
-                    Origin::Gossip(item) => self.verdict(item, Verdict::Accept),
+                    Origin::Gossip { item, .. } => self.verdict(item, Verdict::Accept),
                     // Others may lack it as we did.
                     Origin::Push(_) => {
                         self.gossip(GossipCommand::Publish { topic: TRANSACTIONS_TOPIC, bytes: tx.bytes.clone() })
@@ -197,7 +302,7 @@ impl Chain {
                     self.persist_more();
                 }
             }
-            Origin::Gossip(item) => self.verdict(item, Verdict::Accept),
+            Origin::Gossip { item, .. } => self.verdict(item, Verdict::Accept),
             Origin::Push(_) => {}
         }
     }
@@ -211,7 +316,7 @@ impl Chain {
     pub(super) fn refuse(&mut self, origin: Origin, refusal: Refusal) {
         match origin {
             Origin::Submitted(token) => self.emit(Event::Submitted { token, result: Err(refusal) }),
-            Origin::Gossip(item) => {
+            Origin::Gossip { item, .. } => {
                 let invalid = matches!(refusal, Refusal::Invalid(_));
                 self.verdict(item, if invalid { Verdict::Reject } else { Verdict::Ignore });
             }

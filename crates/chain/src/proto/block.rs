@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::{
-    genesis::{Genesis, MAX_BLOCK_BYTES},
+    genesis::{Genesis, MAX_BLOCK_BYTES, Ordering},
     id::{BlockId, Producer, Root, Signature, TxId, hash},
     merkle::list_root,
     sign,
@@ -53,8 +53,37 @@ impl Header {
 /// Why a block counts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Certificate {
-    /// The signature of [the one producer](Genesis::solo_producer) over network id and header.
+    /// Under [`Ordering::Solo`]: the signature of [the one producer](Genesis::solo_producer) over network id and header.
     Solo(Signature),
+}
+
+impl Certificate {
+    /// Whether `header` counts in the network of `genesis`. The only place that knows what makes a block count.
+    ///
+    /// # Errors
+    /// [`BlockError::UnknownProducer`] and [`BlockError::BadCertificate`], the fault of whoever made the block.
+    pub fn verify(&self, genesis: &Genesis, header: &Header) -> Result<(), BlockError> {
+        match (genesis.ordering(), self) {
+            (Ordering::Solo, Self::Solo(signature)) => {
+                if header.producer != genesis.solo_producer() {
+                    return Err(BlockError::UnknownProducer(header.producer));
+                }
+                let (network, header_bytes) = (genesis.network_id(), header.encode());
+                let signed = [network.as_bytes().as_slice(), &header_bytes];
+                if sign::verify(header.producer.as_bytes(), CERTIFIED, &signed, signature) {
+                    Ok(())
+                } else {
+                    Err(BlockError::BadCertificate)
+                }
+            }
+        }
+    }
+
+    /// The certificate of a producer that orders alone.
+    fn solo(genesis: &Genesis, header: &Header, keypair: &Keypair) -> Self {
+        let network = genesis.network_id();
+        Self::Solo(sign::sign(keypair, CERTIFIED, &[network.as_bytes(), &header.encode()]))
+    }
 }
 
 /// A block with its certificate, as it travels and as it is stored.
@@ -133,6 +162,44 @@ pub enum BlockError {
     StateRoot,
 }
 
+/// A block under the producer's certificate, whole and canonical; only the signatures of its transactions are still to be
+/// checked. Nobody but the producer can make one, so that it is worth asking which of them are known.
+#[derive(Clone, Debug)]
+pub struct CertifiedBlock(CheckedBlock);
+
+impl CertifiedBlock {
+    /// Checks an encoded block, from anyone, as far as that; `None` if it does not stand above a height, which is looked
+    /// at first.
+    ///
+    /// # Errors
+    /// [`BlockError`], the first check that fails, cheap ones first.
+    pub fn check_above(genesis: &Genesis, bytes: Bytes, above: u64) -> Result<Option<Self>, BlockError> {
+        let block = decode(genesis, &bytes)?;
+        if block.header.height <= above {
+            return Ok(None);
+        }
+        CheckedBlock::certified(genesis, block, bytes).map(|block| Some(Self(block)))
+    }
+
+    /// The transactions, in order.
+    pub fn transactions(&self) -> &[Arc<EncodedTransaction>] {
+        &self.0.transactions
+    }
+
+    /// Checks the signatures but those of the transactions in `known`, which is sorted.
+    ///
+    /// # Errors
+    /// [`BlockError::Transaction`], the first whose signature is wrong.
+    pub fn verify(self, known: &[TxId]) -> Result<CheckedBlock, BlockError> {
+        for (tx, index) in self.0.transactions.iter().zip(0..) {
+            if known.binary_search(&tx.id).is_err() {
+                tx.tx.verify_signature().map_err(|error| BlockError::Transaction { index, error })?;
+            }
+        }
+        Ok(self.0)
+    }
+}
+
 /// A block whose certificate, transaction root and signatures have been checked: all that can be checked without the
 /// state. Only [`CheckedBlock::check`] and [`CheckedBlock::make`] make one.
 #[derive(Clone, Debug)]
@@ -151,37 +218,13 @@ impl CheckedBlock {
     /// [`BlockError`], the first check that fails, cheap ones first.
     pub fn check(genesis: &Genesis, bytes: Bytes, known: &[TxId]) -> Result<Self, BlockError> {
         let block = decode(genesis, &bytes)?;
-        Self::check_decoded(genesis, block, bytes, known)
+        CertifiedBlock(Self::certified(genesis, block, bytes)?).verify(known)
     }
 
-    /// The same for a block above a height; one that is not is not worth the rest, and `None`.
-    ///
-    /// # Errors
-    /// As [`check`](Self::check).
-    pub fn check_above(
-        genesis: &Genesis,
-        bytes: Bytes,
-        known: &[TxId],
-        above: u64,
-    ) -> Result<Option<Self>, BlockError> {
-        let block = decode(genesis, &bytes)?;
-        if block.header.height <= above {
-            return Ok(None);
-        }
-        Self::check_decoded(genesis, block, bytes, known).map(Some)
-    }
-
-    fn check_decoded(genesis: &Genesis, block: Block, bytes: Bytes, known: &[TxId]) -> Result<Self, BlockError> {
+    /// All but the signatures of the transactions.
+    fn certified(genesis: &Genesis, block: Block, bytes: Bytes) -> Result<Self, BlockError> {
         let header = block.header;
-        let Certificate::Solo(signature) = &block.certificate;
-        if header.producer != genesis.solo_producer() {
-            return Err(BlockError::UnknownProducer(header.producer));
-        }
-        let network = genesis.network_id();
-        let signed = [network.as_bytes().as_slice(), &header.encode()];
-        if !sign::verify(header.producer.as_bytes(), CERTIFIED, &signed, signature) {
-            return Err(BlockError::BadCertificate);
-        }
+        block.certificate.verify(genesis, &header)?;
         if block.transactions.is_empty() {
             return Err(BlockError::Empty);
         }
@@ -199,11 +242,6 @@ impl CheckedBlock {
         if tx_root(&transactions) != header.tx_root {
             return Err(BlockError::TxRoot);
         }
-        for (tx, index) in transactions.iter().zip(0..) {
-            if known.binary_search(&tx.id).is_err() {
-                tx.tx.verify_signature().map_err(|error| BlockError::Transaction { index, error })?;
-            }
-        }
         Ok(Self { id: header.id(), header, transactions, bytes })
     }
 
@@ -217,13 +255,10 @@ impl CheckedBlock {
         transactions: Vec<Arc<EncodedTransaction>>,
         keypair: &Keypair,
     ) -> Result<Self, BlockError> {
-        let network = genesis.network_id();
-        let signed = [network.as_bytes().as_slice(), &header.encode()];
-        let certificate = Certificate::Solo(sign::sign(keypair, CERTIFIED, &signed));
         let block = Block {
+            certificate: Certificate::solo(genesis, &header, keypair),
             header: header.clone(),
             transactions: transactions.iter().map(|tx| tx.tx.clone()).collect(),
-            certificate,
         };
         let max = usize::try_from(genesis.limits().max_block_bytes).unwrap_or(MAX_BLOCK_BYTES);
         let bytes = payload::to_bytes(&block);

@@ -3,7 +3,7 @@
 //! Its parts live beside it, each with its own state: `admission` (from bytes to the pool), `outbox` (what was promised),
 //! `producer` (blocks of one's own), `sync` (blocks of others). This file routes.
 
-use core::ops::Range;
+use core::{ops::Range, time::Duration};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
@@ -26,8 +26,10 @@ use super::{
     jobs::{ComputeDone, ComputeJob},
     mempool::Pool,
     outbox::{Outbox, Promised},
+    peer::{Departed, Peer},
     producer::Solo,
-    sync::Sync,
+    serve::Serving,
+    sync::{REST, Sync},
     wire::{BLOCKS, HEAD, Summary, TRANSACTIONS, unbatch},
 };
 use crate::store::{Applied, ApplyOutcome, Head, StoreDone, StoreError, StoreJob};
@@ -40,7 +42,7 @@ pub const BLOCKS_TOPIC: Topic = Topic::from_static("chain/blocks");
 /// Why a machine cannot be made. The operator's fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ConfigError {
-    /// The producer key is not the one that the genesis names first.
+    /// The producer key is not the one that the genesis names.
     #[error("{0} is not the producer of this network")]
     NotTheProducer(Producer),
 }
@@ -69,38 +71,12 @@ pub(super) enum Work {
     Serve {
         peer: NodeId,
         request: RequestId,
+        charge: Charge,
     },
     Get(u64),
     Account(u64, Account),
     Location(u64, TxId),
     Block(u64),
-}
-
-/// A connected peer.
-#[derive(Debug, Default)]
-pub(super) struct Peer {
-    /// What it says its head is, unless that was found to be untrue.
-    pub(super) head: Option<Summary>,
-    /// It has told its head. It subscribed before that, so that from here on gossip reaches it: what is pending now is
-    /// what it must be given directly.
-    pub(super) greeted: bool,
-    /// From which arrival number on it is owed pending transactions; `None` when it had them all.
-    pub(super) push_from: Option<u64>,
-    /// Not before this moment.
-    pub(super) push_at: Timestamp,
-    /// Where the last push began, should it have to be repeated.
-    pub(super) pushed_from: u64,
-    /// Something was dropped once: from then on it gets one message at a time, so that each repetition gets on.
-    pub(super) one_by_one: bool,
-    /// A push was dropped: nothing more until it takes messages again.
-    pub(super) blocked: bool,
-    /// Its requests that are being answered.
-    pub(super) serving: usize,
-    /// Requests that it failed to answer, in a row, and until when it is not asked again.
-    pub(super) failures: u32,
-    pub(super) rest_until: Timestamp,
-    /// When it was last asked, to ask everybody in turn.
-    pub(super) asked: Timestamp,
 }
 
 /// The chain machine: a pure [`Protocol`] of [`Layer::Chain`].
@@ -121,14 +97,23 @@ pub struct Chain {
     pub(super) outbox: Outbox,
     pub(super) solo: Option<Solo>,
     pub(super) sync: Sync,
+    pub(super) serving: Serving,
     pub(super) peers: BTreeMap<NodeId, Peer>,
+    departed: Departed,
+    /// When everybody may be told our head again, and whether there is something to tell.
+    tell_at: Timestamp,
+    untold: bool,
     jobs: BTreeMap<JobId, Work>,
     next_job: u64,
     actions: VecDeque<Action<Self>>,
 }
 
-/// Requests for blocks of one peer that are answered at a time. Our guess: one on the wire and one being read.
-const SERVING_PER_PEER: usize = 2;
+/// The pool may take the budget's cap divided by this, whatever the genesis permits. Our guess: the rest is for messages
+/// and blocks, without which nothing ever leaves the pool.
+const POOL_SHARE: usize = 4;
+/// Time between two messages that tell everybody our head. Our guess: as fast as blocks are made by default; while many
+/// are caught up with in a moment, nobody needs each of them.
+const HEAD_PAUSE: Duration = Duration::from_millis(500);
 
 impl Chain {
     /// A machine over an empty or existing store. Give its storage jobs the [`Store`](crate::store::Store) opened with the
@@ -148,18 +133,24 @@ impl Chain {
             None => None,
         };
         let limits = *genesis.limits();
+        let share = budget.report().cap / POOL_SHARE;
+        let pool_bytes = usize::try_from(limits.mempool_bytes).unwrap_or(usize::MAX).min(share);
         let mut chain = Self {
             genesis,
             config,
             budget: budget.clone(),
             head: None,
             failed: false,
-            pool: Pool::new(limits.mempool_bytes, limits.nonce_gap),
+            pool: Pool::new(pool_bytes, limits.nonce_gap),
             admission: Admission::default(),
             outbox: Outbox::default(),
             solo,
             sync: Sync::default(),
+            serving: Serving::default(),
             peers: BTreeMap::new(),
+            departed: Departed::default(),
+            tell_at: Timestamp::ZERO,
+            untold: false,
             jobs: BTreeMap::new(),
             next_job: 0,
             actions: VecDeque::new(),
@@ -239,7 +230,7 @@ impl Chain {
     }
 
     /// The answer of the store to a question of the user's.
-    fn answer<T>(&mut self, result: Result<T, StoreError>) -> Result<T, Unavailable> {
+    pub(super) fn answer<T>(&mut self, result: Result<T, StoreError>) -> Result<T, Unavailable> {
         result.map_err(|error| {
             self.fail(error);
             Unavailable
@@ -256,12 +247,20 @@ impl Chain {
         }
     }
 
-    fn head_changed(&mut self) {
+    fn head_changed(&mut self, now: Now) {
         if let Some(summary) = self.summary() {
             self.act(Action::Heartbeat(summary.encode()));
         }
-        let everybody = self.peers.keys().copied().collect();
-        self.tell_head(everybody);
+        self.untold = true;
+        self.tell_everybody(now);
+    }
+
+    fn tell_everybody(&mut self, now: Now) {
+        if self.untold && self.tell_at <= now.mono {
+            (self.untold, self.tell_at) = (false, now.mono + HEAD_PAUSE);
+            let everybody = self.peers.keys().copied().collect();
+            self.tell_head(everybody);
+        }
     }
 
     /// A block is on disk: everything else follows from it.
@@ -284,10 +283,11 @@ impl Chain {
             transactions: transactions.iter().map(|tx| tx.id).zip(applied.receipts.iter().copied()).collect(),
         });
         self.dropped(spent, DropCause::Superseded);
-        let expired = self.pool.expire(applied.head.height);
+        let expired = self.pool.expire(now.mono, applied.head.height);
         self.dropped(expired, DropCause::Expired);
-        self.head_changed();
+        self.head_changed(now);
         self.sync.progressed(now.mono);
+        self.build_progressed(now);
         self.advance_sync(now);
     }
 
@@ -305,11 +305,11 @@ impl Chain {
         }
     }
 
-    fn handle_gossip(&mut self, event: GossipEvent) {
+    fn handle_gossip(&mut self, now: Now, event: GossipEvent) {
         match event {
-            GossipEvent::Item { topic: TRANSACTIONS_TOPIC, id, bytes, from: _, charge } => {
+            GossipEvent::Item { topic: TRANSACTIONS_TOPIC, id, bytes, from, charge } => {
                 drop(charge); // admission pays for the decoded form, which holds the bytes too
-                self.receive(bytes, Origin::Gossip(id));
+                self.receive(now, bytes, Origin::Gossip { item: id, from });
             }
             GossipEvent::Item { topic: BLOCKS_TOPIC, id, bytes, from, charge } => {
                 self.check_block(id, from, bytes, charge);
@@ -324,50 +324,18 @@ impl Chain {
         match (message.command, &message.body) {
             (HEAD, None) => {
                 let head = Summary::decode(&message.head)?;
-                self.learn_head(now, from, head);
-                Ok(())
+                self.learn_head(now, from, head)
             }
             (TRANSACTIONS, _) => {
                 for bytes in unbatch(message)? {
                     // A copy, so that one that stays does not keep the memory of all.
-                    self.receive(Bytes::copy_from_slice(&bytes), Origin::Push(from));
+                    self.receive(now, Bytes::copy_from_slice(&bytes), Origin::Push(from));
                 }
                 Ok(())
             }
             (HEAD, Some(_)) => Err(Fault::UndecodablePayload),
             _ => Err(Fault::UnexpectedCommand),
         }
-    }
-
-    fn handle_request(&mut self, peer: NodeId, request: RequestId, message: &Message) {
-        let wish = match message.command {
-            BLOCKS => super::wire::BlocksRequest::decode(message),
-            _ => Err(Fault::UnexpectedCommand),
-        };
-        let wish = match wish {
-            Ok(wish) => wish,
-            Err(fault) => {
-                self.report(peer, fault);
-                return self.respond(peer, request, &[]);
-            }
-        };
-        let height = self.height();
-        let Some(state) = self.peers.get_mut(&peer) else { return self.respond(peer, request, &[]) };
-        if self.failed || wish.from > height {
-            return self.respond(peer, request, &[]);
-        }
-        if state.serving == SERVING_PER_PEER {
-            self.report(peer, Fault::Excess);
-            return self.respond(peer, request, &[]);
-        }
-        state.serving += 1;
-        let max_bytes = usize::try_from(wish.max_bytes.min(self.config.sync_bytes)).unwrap_or(0);
-        self.store(StoreJob::Blocks { from: wish.from, max_bytes }, Work::Serve { peer, request });
-    }
-
-    fn respond(&mut self, to: NodeId, id: RequestId, blocks: &[Bytes]) {
-        let blocks = &blocks[..blocks.len().min(super::wire::MAX_BATCH_ITEMS)];
-        self.act(Action::Respond { to, id, message: super::wire::batch(BLOCKS, blocks) });
     }
 
     fn loaded(&mut self, now: Now, loaded: crate::store::Loaded) {
@@ -381,7 +349,8 @@ impl Chain {
                 self.restore(now, tx, next);
             }
         }
-        self.head_changed();
+        self.head_changed(now);
+        self.build_progressed(now);
         self.advance_sync(now);
     }
 
@@ -392,12 +361,8 @@ impl Chain {
             (Work::Persist(promised), StoreDone::Persisted(result)) => self.persisted(now, promised, result),
             (Work::Build, StoreDone::Built(result)) => self.built(now, result),
             (Work::Apply(from), StoreDone::Applied(Ok(outcome))) => self.applied(now, from, outcome),
-            (Work::Serve { peer, request }, StoreDone::Blocks(result)) => {
-                if let Some(state) = self.peers.get_mut(&peer) {
-                    state.serving = state.serving.saturating_sub(1);
-                }
-                let blocks = self.answer(result).unwrap_or_default();
-                self.respond(peer, request, &blocks);
+            (Work::Serve { peer, request, charge }, StoreDone::Blocks(result)) => {
+                self.served(now, peer, request, charge, result);
             }
             (Work::Get(token), StoreDone::Got(result)) => {
                 let result = self.answer(*result).map(Box::new);
@@ -405,7 +370,10 @@ impl Chain {
             }
             (Work::Account(token, account), StoreDone::Account(result)) => {
                 let pending = self.pool.pending(&account);
-                let result = self.answer(result).map(|next_nonce| AccountStatus { next_nonce, pending });
+                let result = self.answer(result).map(|next_nonce| {
+                    let first_free = self.pool.first_free(&account, next_nonce);
+                    AccountStatus { next_nonce, pending, first_free }
+                });
                 self.emit(Event::Account { token, result });
             }
             (Work::Location(token, id), StoreDone::Location(result)) => {
@@ -436,7 +404,8 @@ impl Chain {
             ApplyOutcome::Known(_) | ApplyOutcome::Gap(_) => self.advance_sync(now),
             ApplyOutcome::Invalid(error) => {
                 self.emit(Event::BlockRefused { height: self.height().saturating_add(1), error });
-                self.distrust(now, from, Fault::InvalidBlock);
+                // Its certificate is the producer's, whose fault this is: whoever passed it on did as it should.
+                self.disbelieve(now, from, REST);
                 self.advance_sync(now);
             }
         }
@@ -458,11 +427,16 @@ impl Protocol for Chain {
         match event {
             NetworkEvent::PeerUp { peer, .. } => {
                 let push_from = self.config.outbox.then_some(0);
-                self.peers.insert(peer, Peer { push_from, ..Peer::default() });
+                let known = self.departed.come(now.mono, &peer);
+                self.peers.insert(peer, Peer { push_from, ..known });
                 self.tell_head(vec![peer]);
             }
             NetworkEvent::PeerDown { peer, .. } => {
-                self.peers.remove(&peer);
+                if let Some(state) = self.peers.remove(&peer) {
+                    self.departed.leave(now.mono, peer, state);
+                }
+                self.forget_candidates(peer);
+                self.forget_requests(peer);
             }
             NetworkEvent::Message { peer, message, .. } if message.command.belongs_to(Layer::Chain) => {
                 if let Err(fault) = self.handle_message(now, peer, &message) {
@@ -470,13 +444,17 @@ impl Protocol for Chain {
                 }
             }
             NetworkEvent::Request { peer, id, message, .. } if message.command.belongs_to(Layer::Chain) => {
-                self.handle_request(peer, id, &message);
+                self.handle_request(now, peer, id, &message);
             }
             NetworkEvent::Response { peer, id, command: BLOCKS, result } => {
                 self.blocks_arrived(now, peer, id, result);
             }
             NetworkEvent::Heartbeat { peer, data } if !data.is_empty() => match Summary::decode(&data) {
-                Ok(head) => self.learn_head(now, peer, head),
+                Ok(head) => {
+                    if let Err(fault) = self.learn_head(now, peer, head) {
+                        self.report(peer, fault);
+                    }
+                }
                 Err(fault) => self.report(peer, fault),
             },
             NetworkEvent::Shed { peer, command: TRANSACTIONS, .. } => {
@@ -496,10 +474,10 @@ impl Protocol for Chain {
         }
     }
 
-    fn handle_command(&mut self, _: Now, command: Command) {
+    fn handle_command(&mut self, now: Now, command: Command) {
         match command {
-            Command::Submit { token, tx } => self.receive(tx, Origin::Submitted(token)),
-            Command::Gossip(event) => self.handle_gossip(event),
+            Command::Submit { token, tx } => self.receive(now, tx, Origin::Submitted(token)),
+            Command::Gossip(event) => self.handle_gossip(now, event),
             Command::Status { token } => {
                 let status = Box::new(self.status());
                 self.emit(Event::Status { token, status });
@@ -527,6 +505,10 @@ impl Protocol for Chain {
         self.build_if_due(now);
         self.republish_overdue(now);
         self.push_pending(now);
+        let waited = self.pool.expire_waiting(now.mono);
+        self.dropped(waited, DropCause::Evicted);
+        self.tell_everybody(now);
+        self.serve_more(now);
         self.advance_sync(now);
     }
 
@@ -541,8 +523,13 @@ impl Protocol for Chain {
             }
             Done::Computed(ComputeDone::Block(result)) => {
                 if let Work::CheckBlock { item, from, charge } = work {
+                    self.block_certified(now, item, from, charge, result);
+                }
+            }
+            Done::Computed(ComputeDone::Signatures(result)) => {
+                if let Work::CheckBlock { item, from, charge } = work {
                     drop(charge);
-                    self.block_checked(now, item, from, result);
+                    self.block_checked(now, item, from, result.map(Some));
                 }
             }
             Done::Computed(ComputeDone::Blocks(blocks, fault)) => {
@@ -559,7 +546,15 @@ impl Protocol for Chain {
     }
 
     fn next_timeout(&self) -> Option<Timestamp> {
-        let parts = [self.next_build(), self.next_republish(), self.next_push(), self.next_sync()];
+        let parts = [
+            self.next_build(),
+            self.next_republish(),
+            self.next_push(),
+            self.next_sync(),
+            self.next_serve(),
+            self.pool.next_expiry(),
+            self.untold.then_some(self.tell_at),
+        ];
         parts.into_iter().flatten().min()
     }
 }

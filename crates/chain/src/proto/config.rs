@@ -23,8 +23,8 @@ pub struct Config {
     pub sync_bytes: u32,
     /// Bytes of blocks that may wait for an earlier one. 16 MiB: our guess, a dozen answers.
     pub held_bytes: usize,
-    /// How long a block may be missing before it is asked for, where gossip may still bring it. 1 s: design decision
-    /// "fetches gaps within 1 s".
+    /// How long a block may be missing before it is asked for, where gossip may still bring it. 1 s: our guess,
+    /// two block intervals (parameters, 6.3).
     pub gap_patience: Duration,
 }
 

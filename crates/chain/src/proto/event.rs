@@ -207,7 +207,7 @@ pub enum DropCause {
     Expired,
     /// Another transaction with its nonce stands in the chain.
     Superseded,
-    /// It waited for an earlier nonce, and others needed the room.
+    /// It waited for an earlier nonce, and others needed the room or it waited for too long.
     Evicted,
 }
 
@@ -218,6 +218,8 @@ pub struct AccountStatus {
     pub next_nonce: u64,
     /// How many of its transactions are pending here.
     pub pending: usize,
+    /// The first nonce that neither the chain nor a transaction pending here has: what a new transaction should use.
+    pub first_free: u64,
 }
 
 /// What became of a transaction, as far as this node knows.

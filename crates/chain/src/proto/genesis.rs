@@ -12,12 +12,23 @@ use super::{
     transaction::MAX_TX_BYTES,
 };
 
-/// Largest encoded block with its certificate, in bytes (design decision "Limits"): a message is 2 MiB with framing.
+/// Largest encoded block with its certificate, in bytes (parameters, 6.1): a message is 2 MiB with framing.
 pub const MAX_BLOCK_BYTES: usize = 2 * 1024 * 1024 - 64 * 1024;
 /// Most producers a genesis may name. Our guess: ordering engines with majority certificates run with tens.
 pub const MAX_PRODUCERS: usize = 256;
 /// Longest network name, in bytes. Our guess.
 pub const MAX_NAME_BYTES: usize = 64;
+/// Least time between two blocks where the file says nothing, milliseconds. Our guess at what a person waits gladly.
+pub const DEFAULT_BLOCK_INTERVAL_MS: u64 = 500;
+
+/// Who decides which block comes next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ordering {
+    /// The one producer, by its signature alone. If it is away there are no blocks, and nobody can stand in for it.
+    #[default]
+    Solo,
+}
 
 /// The genesis as written in a file (TOML in the node); nothing is checked yet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +40,9 @@ pub struct GenesisFile {
     pub network: String,
     /// Public keys of the producers, 64 hexadecimal digits each.
     pub producers: Vec<String>,
+    /// How blocks are ordered.
+    #[serde(default)]
+    pub ordering: Ordering,
     /// Time of height 0, milliseconds since 1970.
     pub time: u64,
     /// Least time between two blocks, milliseconds.
@@ -39,9 +53,23 @@ pub struct GenesisFile {
     pub limits: Limits,
 }
 
-/// 500 ms: our guess at what a person waits gladly.
 fn default_interval() -> u64 {
-    500
+    DEFAULT_BLOCK_INTERVAL_MS
+}
+
+impl GenesisFile {
+    /// The genesis of a network with one producer and the defaults for everything else.
+    pub fn solo(chain_id: u64, network: impl Into<String>, producer: Producer, time: UnixMillis) -> Self {
+        Self {
+            chain_id,
+            network: network.into(),
+            producers: vec![producer.to_string()],
+            ordering: Ordering::Solo,
+            time: time.0,
+            block_interval_ms: DEFAULT_BLOCK_INTERVAL_MS,
+            limits: Limits::default(),
+        }
+    }
 }
 
 /// Limits of a network.
@@ -52,7 +80,8 @@ pub struct Limits {
     pub max_block_bytes: u64,
     /// Largest encoded transaction, bytes; at most [`MAX_TX_BYTES`] and what fits into a block.
     pub max_tx_bytes: u64,
-    /// Bytes of encoded transactions that a pool holds.
+    /// Bytes that holding a pool's transactions may cost, encoded and decoded; a node takes less if that would be more than a
+    /// quarter of its memory budget.
     pub mempool_bytes: u64,
     /// How far beyond an account's next nonce a transaction may wait.
     pub nonce_gap: u64,
@@ -63,8 +92,8 @@ impl Default for Limits {
         Self {
             max_block_bytes: MAX_BLOCK_BYTES as u64,
             max_tx_bytes: MAX_TX_BYTES as u64,
-            mempool_bytes: 64 * 1024 * 1024, // protocol notes, section 5: "64 Ki txs or 64 MiB"
-            nonce_gap: 64,                   // design decision "Nonces"
+            mempool_bytes: 64 * 1024 * 1024, // our guess (parameters, 6.2)
+            nonce_gap: 64,                   // as geth's AccountQueue (parameters, 6.2)
         }
     }
 }
@@ -84,6 +113,9 @@ pub enum GenesisError {
     /// A producer is named twice.
     #[error("producer {0} is named twice")]
     DuplicateProducer(usize),
+    /// More than one producer where one alone orders: without an agreement they would make a chain each.
+    #[error("{0} producers, and the ordering \"solo\" is for one: name only the one that shall make the blocks")]
+    SoloProducers(usize),
     /// The interval is zero or above an hour.
     #[error("a block interval of {0} ms; 1 ms to one hour are permitted")]
     Interval(u64),
@@ -101,6 +133,7 @@ pub struct Genesis {
     chain_id: u64,
     network: String,
     producers: Vec<Producer>,
+    ordering: Ordering,
     time: UnixMillis,
     block_interval: Duration,
     limits: Limits,
@@ -127,6 +160,10 @@ impl Genesis {
             }
             producers.push(producer);
         }
+        match file.ordering {
+            Ordering::Solo if producers.len() > 1 => return Err(GenesisError::SoloProducers(producers.len())),
+            Ordering::Solo => {}
+        }
         if !(1..=3_600_000).contains(&file.block_interval_ms) {
             return Err(GenesisError::Interval(file.block_interval_ms));
         }
@@ -147,12 +184,14 @@ impl Genesis {
             return Err(GenesisError::Limit("nonce_gap"));
         }
         // The canonical form holds the checked values, so that two spellings of a key are one network.
-        let canonical = (file.chain_id, &file.network, &producers, file.time, file.block_interval_ms, file.limits);
+        let GenesisFile { chain_id, network, ordering, time, block_interval_ms, limits, .. } = file;
+        let canonical = (chain_id, network, &producers, ordering, time, block_interval_ms, limits);
         let bytes = payload::to_bytes(&canonical);
         Ok(Self {
             chain_id: file.chain_id,
             network: file.network.clone(),
             producers,
+            ordering: file.ordering,
             time: UnixMillis(file.time),
             block_interval: Duration::from_millis(file.block_interval_ms),
             limits: file.limits,
@@ -185,10 +224,14 @@ impl Genesis {
         &self.producers
     }
 
-    /// Who makes the blocks where no engine orders: the first producer, and nobody else, since two without an agreement
-    /// would make two chains.
+    /// How blocks are ordered.
+    pub fn ordering(&self) -> Ordering {
+        self.ordering
+    }
+
+    /// Who makes the blocks under [`Ordering::Solo`].
     pub fn solo_producer(&self) -> Producer {
-        self.producers[0] // `new` refuses an empty list
+        self.producers[0] // `new` refuses an empty list, and a second producer under this ordering
     }
 
     /// Time of height 0; block times never run backwards from here.
@@ -223,7 +266,7 @@ mod tests {
             |_| {},
             |file| file.chain_id += 1,
             |file| file.network.push('x'),
-            |file| file.producers.push("11".repeat(32)),
+            |file| file.producers = vec!["11".repeat(32)],
             |file| file.time += 1,
             |file| file.block_interval_ms += 1,
             |file| file.limits.max_block_bytes -= 1,
@@ -251,6 +294,7 @@ mod tests {
         assert_eq!(error(|file| file.producers.clear()), GenesisError::ProducerCount(0));
         assert_eq!(error(|file| file.producers[0].truncate(63)), GenesisError::ProducerKey(0));
         assert_eq!(error(|file| file.producers.push(file.producers[0].clone())), GenesisError::DuplicateProducer(1));
+        assert_eq!(error(|file| file.producers.push("11".repeat(32))), GenesisError::SoloProducers(2));
         assert_eq!(error(|file| file.block_interval_ms = 0), GenesisError::Interval(0));
         assert_eq!(error(|file| file.limits.max_block_bytes += 1), GenesisError::Limit("max_block_bytes"));
         assert_eq!(error(|file| file.limits.max_tx_bytes += 1), GenesisError::Limit("max_tx_bytes"));

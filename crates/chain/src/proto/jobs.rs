@@ -7,7 +7,7 @@ use bytes::Bytes;
 use peerage_core::{Cost, Fault, Job};
 
 use super::{
-    block::{BlockError, CheckedBlock},
+    block::{BlockError, CertifiedBlock, CheckedBlock},
     genesis::Genesis,
     id::TxId,
     transaction::{EncodedTransaction, TransactionError},
@@ -17,7 +17,7 @@ use super::{
 pub enum ComputeJob {
     /// Signatures of transactions.
     Transactions(Vec<Arc<EncodedTransaction>>),
-    /// A block from gossip: everything about it that needs no state ([`CheckedBlock::check`]), unless it is old.
+    /// A block from gossip: its certificate and form ([`CertifiedBlock::check_above`]), unless it is old.
     Block {
         /// Its network.
         genesis: Arc<Genesis>,
@@ -25,7 +25,12 @@ pub enum ComputeJob {
         bytes: Bytes,
         /// The height of our head: a block that is not above it is not worth the signatures.
         above: u64,
-        /// Transactions whose signatures were checked before, sorted.
+    },
+    /// The signatures in such a block ([`CertifiedBlock::verify`]).
+    Signatures {
+        /// The block.
+        block: Box<CertifiedBlock>,
+        /// Those of its transactions whose signatures were checked before, sorted.
         known: Vec<TxId>,
     },
     /// Blocks that were asked for, which must stand at consecutive heights; the check ends with the first that is wrong.
@@ -44,8 +49,10 @@ pub enum ComputeJob {
 pub enum ComputeDone {
     /// One result for each transaction, in order.
     Transactions(Vec<Result<(), TransactionError>>),
-    /// The block, if it counts as far as can be told without the state; `None` if it is old.
-    Block(Result<Option<Box<CheckedBlock>>, BlockError>),
+    /// The block, if it is certified and whole; `None` if it is old.
+    Block(Result<Option<Box<CertifiedBlock>>, BlockError>),
+    /// The block, if it counts as far as can be told without the state.
+    Signatures(Result<Box<CheckedBlock>, BlockError>),
     /// The blocks before the first wrong one, and what is wrong with that.
     Blocks(Vec<CheckedBlock>, Option<Fault>),
 }
@@ -66,10 +73,13 @@ impl Job for ComputeJob {
         match self {
             // The candidates that wait for the result pay for the bytes.
             Self::Transactions(txs) => Cost { time: times(PER_SIGNATURE, txs.len()), bytes: 0 },
-            Self::Block { bytes, known, .. } => {
-                let unknown = (bytes.len() / USUAL_BYTES).saturating_sub(known.len());
-                let time = times(PER_SIGNATURE, unknown + 1) + times(PER_BYTE, bytes.len());
-                Cost { time, bytes: 2 * bytes.len() + 32 * known.len() }
+            Self::Block { bytes, .. } => {
+                Cost { time: PER_SIGNATURE + times(PER_BYTE, bytes.len()), bytes: 2 * bytes.len() }
+            }
+            Self::Signatures { block, known } => {
+                let unknown = block.transactions().len().saturating_sub(known.len());
+                let held: usize = block.transactions().iter().map(|tx| tx.held_bytes()).sum();
+                Cost { time: times(PER_SIGNATURE, unknown), bytes: held + 32 * known.len() }
             }
             Self::Blocks { blocks, .. } => {
                 let bytes: usize = blocks.iter().map(Bytes::len).sum();
@@ -84,9 +94,10 @@ impl Job for ComputeJob {
             Self::Transactions(txs) => {
                 ComputeDone::Transactions(txs.iter().map(|tx| tx.tx.verify_signature()).collect())
             }
-            Self::Block { genesis, bytes, above, known } => ComputeDone::Block(
-                CheckedBlock::check_above(&genesis, bytes, &known, above).map(|block| block.map(Box::new)),
-            ),
+            Self::Block { genesis, bytes, above } => {
+                ComputeDone::Block(CertifiedBlock::check_above(&genesis, bytes, above).map(|block| block.map(Box::new)))
+            }
+            Self::Signatures { block, known } => ComputeDone::Signatures(block.verify(&known).map(Box::new)),
             Self::Blocks { genesis, blocks, from } => {
                 let mut checked = Vec::with_capacity(blocks.len());
                 for (bytes, height) in blocks.into_iter().zip(from..) {
@@ -107,6 +118,7 @@ impl fmt::Debug for ComputeJob {
         match self {
             Self::Transactions(txs) => write!(f, "Transactions({})", txs.len()),
             Self::Block { bytes, .. } => write!(f, "Block({} B)", bytes.len()),
+            Self::Signatures { block, .. } => write!(f, "Signatures({})", block.transactions().len()),
             Self::Blocks { blocks, from, .. } => write!(f, "Blocks({} from {from})", blocks.len()),
         }
     }

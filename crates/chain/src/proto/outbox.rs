@@ -14,10 +14,11 @@ use peerage_gossip::Command as GossipCommand;
 
 use super::{
     admission::Origin,
-    chain::{Chain, Peer, TRANSACTIONS_TOPIC, Work},
+    chain::{Chain, TRANSACTIONS_TOPIC, Work},
     event::{Event, Refusal},
     id::TxId,
     mempool::{Inserted, Standing},
+    peer::Peer,
     transaction::EncodedTransaction,
     wire::{MAX_BATCH_ITEMS, MAX_PUSH_BYTES, TRANSACTIONS, batch},
 };
@@ -120,17 +121,21 @@ impl Chain {
             Ok(()) => {
                 let mut gone = Vec::new();
                 for Promised { tx, tokens } in promised {
-                    tokens.into_iter().for_each(|token| self.acknowledge(token, tx.id));
-                    // It may have reached a block, or become impossible, while it was written.
                     if self.pool.contains(&tx.id) {
+                        tokens.into_iter().for_each(|token| self.acknowledge(token, tx.id));
                         self.outbox.offered(now.mono, tx.id);
                         self.publish(&tx);
                     } else {
-                        gone.push(tx.id);
+                        gone.push(Promised { tx, tokens });
                     }
                 }
                 if !gone.is_empty() && !self.failed {
-                    self.store(StoreJob::PruneOutbox(gone), Work::Prune);
+                    let ids = gone.iter().map(|promised| promised.tx.id).collect();
+                    self.store(StoreJob::PruneOutbox(ids), Work::Prune);
+                }
+                // They reached a block, or became impossible, while they were written: asking once more tells which.
+                for Promised { tx, tokens } in gone {
+                    tokens.into_iter().for_each(|token| self.receive(now, tx.bytes.clone(), Origin::Submitted(token)));
                 }
             }
             Err(error) => {
@@ -157,8 +162,8 @@ impl Chain {
             return; // it stays on disk, for a start with more room
         };
         let tx = Arc::new(tx);
-        if let Ok(Inserted::New) = self.pool.insert(Arc::clone(&tx), next, Standing::Promised, charge, &mut Vec::new())
-        {
+        let inserted = self.pool.insert(now.mono, Arc::clone(&tx), next, Standing::Promised, charge, &mut Vec::new());
+        if inserted == Ok(Inserted::New) {
             self.outbox.offered(now.mono, tx.id);
             self.emit(Event::TxAccepted { id: tx.id });
             self.publish(&tx);
@@ -196,6 +201,14 @@ impl Chain {
             .filter_map(|(id, peer)| Some((*id, peer.push_from?, if peer.one_by_one { 1 } else { OFFER_BYTES })))
             .collect();
         for (to, from, bytes) in owed {
+            let Some(peer) = self.peers.get_mut(&to) else { continue };
+            let bytes = match peer.conduct.push_allowance(now.mono) {
+                Ok(allowed) => bytes.min(allowed),
+                Err(later) => {
+                    peer.push_at = later;
+                    continue;
+                }
+            };
             let (mut next, mut sent) = (Some(from), 0);
             while let Some(from) = next.filter(|_| sent < bytes) {
                 let (txs, rest) = self.pool.since(from, MAX_PUSH_BYTES, MAX_BATCH_ITEMS);
@@ -209,6 +222,7 @@ impl Chain {
             }
             if let Some(peer) = self.peers.get_mut(&to) {
                 (peer.push_from, peer.pushed_from, peer.push_at) = (next, from, now.mono + PUSH_PAUSE);
+                peer.conduct.pushed(sent);
             }
         }
     }

@@ -15,7 +15,7 @@ use super::{
 pub const MAX_KEY_BYTES: usize = 256;
 /// Most operations of one transaction. Our guess: enough for a batch, few enough that a refusal names one at a glance.
 pub const MAX_OPS: usize = 64;
-/// Largest encoded transaction of any network, in bytes (design decision "Limits"): eight fit into one message.
+/// Largest encoded transaction of any network, in bytes (parameters, 6.1): eight fit into one message.
 pub const MAX_TX_BYTES: usize = 256 * 1024;
 
 const SIGNED: &str = "peerage-chain-tx-v1";

@@ -9,9 +9,10 @@ use bytes::Bytes;
 use node::*;
 use peerage_chain::{
     proto::{
-        BLOCKS_TOPIC, Command, Config, ConfigError, DropCause, Event, HEAD, Refusal, Summary, TRANSACTIONS,
-        TransactionStatus,
+        AccountStatus, BLOCKS_TOPIC, Command, Config, ConfigError, DropCause, Event, HEAD, Refusal, Summary,
+        TRANSACTIONS, TransactionStatus,
         block::{CheckedBlock, Header, Receipt},
+        genesis::Genesis,
         id::{BlockId, Producer, Root, TxId},
         transaction::{Op, TransactionError},
     },
@@ -408,6 +409,28 @@ fn a_promise_ends_when_its_nonce_is_spent_or_its_time_is_over() {
 }
 
 #[test]
+fn an_account_is_told_which_nonce_is_free_even_where_a_later_one_waits() {
+    let mut net = Net::new(17, 2).line();
+    let mut ask = |sent: &[u64]| {
+        for nonce in sent {
+            net.submit(1, &tx(1, *nonce));
+        }
+        net.sim.run_for(3 * SECOND);
+        net.sim.command(1, Command::Account { token: 1, account: account(1) });
+        net.sim.run_for(SECOND);
+        let answer = net.collect().into_iter().find_map(|(_, event)| match event {
+            Event::Account { result, .. } => Some(result.expect("the store works")),
+            _ => None,
+        });
+        answer.expect("an answer")
+    };
+    assert_eq!(ask(&[0, 1]), AccountStatus { next_nonce: 2, pending: 0, first_free: 2 });
+    // Not 2 + 1, which would leave the gap as it is.
+    assert_eq!(ask(&[3]), AccountStatus { next_nonce: 2, pending: 1, first_free: 2 });
+    assert_eq!(ask(&[2]), AccountStatus { next_nonce: 4, pending: 0, first_free: 4 });
+}
+
+#[test]
 fn only_the_producer_of_the_genesis_makes_blocks() {
     let config = Config { producer: Some(Arc::new(keypair(1))), ..Config::default() };
     let error = peerage_chain::proto::Chain::new(genesis(), config, &peerage_core::Budget::default()).err();
@@ -436,14 +459,6 @@ fn a_store_of_another_network_is_not_opened() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("chain.redb");
     drop(Store::open(&path, genesis(), 1 << 20).expect("new"));
-    let file = peerage_chain::proto::genesis::GenesisFile {
-        chain_id: 8,
-        network: "stories".into(),
-        producers: vec![keypair(PRODUCER).node_id().to_string()],
-        time: 0,
-        block_interval_ms: 500,
-        limits: Default::default(),
-    };
-    let other = Arc::new(peerage_chain::proto::genesis::Genesis::new(&file).expect("valid"));
+    let other = Arc::new(Genesis::new(&genesis_file(8)).expect("valid"));
     Store::open(&path, other, 1 << 20).expect_err("another network's");
 }

@@ -6,13 +6,13 @@ use bytes::Bytes;
 use peerage_chain::{
     proto::{
         Chain, Command, Config, Event, Refusal,
-        genesis::{Genesis, GenesisFile, Limits},
-        id::{Account, TxId},
+        genesis::{Genesis, GenesisFile},
+        id::{Account, Producer, TxId},
         transaction::{EncodedTransaction, Op, Transaction, TransactionBody},
     },
     store::{Report, Store, compare},
 };
-use peerage_core::{Action, Budget, Done, JobId, NetworkEvent, NoJob, NodeId, Now, Protocol, Timestamp};
+use peerage_core::{Action, Budget, Done, JobId, NetworkEvent, NoJob, NodeId, Now, Protocol, Timestamp, UnixMillis};
 use peerage_gossip::Gossip;
 use peerage_sim::{NodeSpec, Sim, SimConfig};
 use peerage_transport::proto::keypair::Keypair;
@@ -115,15 +115,13 @@ pub(crate) fn keypair(number: u8) -> Keypair {
 }
 
 pub(crate) fn genesis() -> Arc<Genesis> {
-    let file = GenesisFile {
-        chain_id: 7,
-        network: "stories".into(),
-        producers: vec![keypair(PRODUCER).node_id().to_string()],
-        time: 1_700_000_000_000,
-        block_interval_ms: 500,
-        limits: Limits::default(),
-    };
-    Arc::new(Genesis::new(&file).expect("a valid genesis"))
+    Arc::new(Genesis::new(&genesis_file(7)).expect("a valid genesis"))
+}
+
+/// The genesis of the network with this number.
+pub(crate) fn genesis_file(chain_id: u64) -> GenesisFile {
+    let producer = Producer(*keypair(PRODUCER).node_id().as_bytes());
+    GenesisFile::solo(chain_id, "stories", producer, UnixMillis(1_700_000_000_000))
 }
 
 pub(crate) fn account(number: u8) -> Account {

@@ -99,6 +99,8 @@ pub struct Discovery {
     pub(super) config: Config,
     pub(super) own: NodeId,
     record: NodeRecord,
+    /// The next record has this number at least: others hold one below it from an earlier life of this node.
+    least_seq: u64,
     pub(super) table: Table,
     pub(super) heard: Heard,
     pub(super) peers: BTreeMap<NodeId, Peer>,
@@ -127,7 +129,8 @@ impl Discovery {
         Self {
             own,
             record: NodeRecord::sign(&config.keypair, config.network, body),
-            table: Table::new(DhtKey::of(&own), config.budget.clone()),
+            least_seq: 0,
+            table: Table::new(DhtKey::of(&own), config.addresses, config.budget.clone()),
             heard: Heard::new(config.budget.clone()),
             peers: BTreeMap::new(),
             searches: BTreeMap::new(),
@@ -253,12 +256,12 @@ impl Discovery {
             return;
         }
         state.record = Some(record.clone());
-        let remote = state.info.remote.ip();
+        let remote = state.info.remote.ip().to_canonical();
         let policy = self.config.addresses;
-        if !record.addrs().iter().any(|addr| addr.ip() == remote && policy.allows(*addr)) {
+        if !record.addrs().iter().any(|addr| addr.ip().to_canonical() == remote && policy.allows(*addr)) {
             return; // nobody else could reach it where we did
         }
-        match self.table.insert(now.mono, record) {
+        match self.table.insert(now.mono, record, remote) {
             Inserted::Added => self.table_changed(),
             Inserted::Waiting { check: Some(old) } => {
                 let addrs = self.allowed(&old);
@@ -290,9 +293,17 @@ impl Discovery {
         let Ok(target) = messages::read_find(message) else {
             return self.report(peer, Fault::UndecodablePayload);
         };
+        // Whoever asks knows itself, unless it tells a record older than the one we have: then its clock was set back, and
+        // it must see how far to go beyond.
+        let told = self.peers.get(&peer).and_then(|state| state.record.as_ref());
         let closest = self.table.closest(&target, K, |entry| {
             let fresh = entry.connected || now.mono.since(entry.last_seen) <= SERVE;
-            fresh && entry.failures == 0 && entry.record.node() != peer && entry.record.is_current(now.wall)
+            let of_use = if entry.record.node() == peer {
+                told.is_some_and(|told| entry.record.supersedes(told))
+            } else {
+                entry.record.may_be_served(now.wall)
+            };
+            fresh && entry.failures == 0 && of_use
         });
         let message = messages::nodes(closest.into_iter());
         self.actions.push_back(Action::Respond { to: peer, id, message });
@@ -378,10 +389,22 @@ impl Discovery {
         }
     }
 
+    /// Somebody holds a record that we signed. If it is later than our own, or another of the same number, an earlier life of
+    /// this node made it, before its clock was set back: ours will go beyond. Not at once, so that many of them are no flood.
+    pub(super) fn own_record(&mut self, now: Now, theirs: &NodeRecord) {
+        if theirs.supersedes(&self.record) || theirs.contradicts(&self.record) {
+            self.least_seq = self.least_seq.max(theirs.seq().saturating_add(1));
+            let soon = now.mono + WINDOW;
+            let at = self.timers.deadline(&Timer::Republish).map_or(soon, |at| at.min(soon));
+            self.timers.set(Timer::Republish, at);
+        }
+    }
+
     /// Signs a new record and tells all peers.
     fn publish(&mut self, now: Now, addrs: Vec<SocketAddr>) {
-        // A number above all that an earlier life of this node can have used, if its clock is not set back.
-        let seq = now.wall.0.max(self.record.seq().saturating_add(1));
+        // A number above all that an earlier life of this node can have used; if its clock was set back, above all that
+        // others showed us.
+        let seq = now.wall.0.max(self.record.seq().saturating_add(1)).max(self.least_seq);
         let body = RecordBody { seq, addrs, features: self.config.features, issued_at: now.wall };
         self.record = NodeRecord::sign(&self.config.keypair, self.config.network, body);
         let to: Vec<_> = self.peers.keys().copied().collect();

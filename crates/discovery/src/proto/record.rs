@@ -15,10 +15,10 @@ use thiserror::Error;
 use super::key::DhtKey;
 use crate::config::{EXPIRY, SKEW};
 
-/// The longest record in bytes, signature included (protocol 2.3; as an ENR, EIP-778).
+/// The longest record in bytes, signature included (as an ENR, EIP-778; parameters, 4.2).
 pub const MAX_RECORD: usize = 300;
 
-/// Addresses in a record at most (protocol 2.3).
+/// Addresses in a record at most (parameters, 4.2).
 pub const MAX_ADDRS: usize = 4;
 
 /// What a node signs about itself. Who it is and which version this is stand in the envelope.
@@ -126,6 +126,13 @@ impl NodeRecord {
     pub fn is_current(&self, wall: UnixMillis) -> bool {
         let issued_at = self.body().issued_at;
         wall.since(issued_at) <= EXPIRY + SKEW && issued_at.since(wall) <= SKEW
+    }
+
+    /// Whether the record may be passed on at civil time `wall`. There is no grace here: it is left to those who read the
+    /// answer, so that a record which is in its time for us is so for everybody whose clock differs by less.
+    pub(super) fn may_be_served(&self, wall: UnixMillis) -> bool {
+        let issued_at = self.body().issued_at;
+        issued_at <= wall && wall.since(issued_at) <= EXPIRY
     }
 
     /// Whether both are of one node and one number, but not the same: nobody signs that by accident.

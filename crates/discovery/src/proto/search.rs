@@ -1,6 +1,6 @@
 //! Lookups over the network: whom to connect to, whom to ask, and what to believe.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use peerage_core::{Action, Charge, Fault, Message, NodeId, Now, Pool, RequestError, RequestId, Want};
@@ -32,8 +32,8 @@ pub(super) enum Purpose {
 pub(super) struct Search {
     lookup: Lookup,
     pub(super) purpose: Purpose,
-    /// Candidates for whose connection it waits, with how many of their addresses are not known to fail.
-    dialling: BTreeMap<NodeId, usize>,
+    /// Candidates for whose connection it waits.
+    dialling: BTreeSet<NodeId>,
     /// Candidates whose connection ended under the question; they get one more.
     again: BTreeSet<NodeId>,
     _charge: Charge,
@@ -62,7 +62,7 @@ impl Discovery {
         self.table.touch(now.mono, &target);
         let id = self.next;
         self.next += 1;
-        let search = Search { lookup, purpose, dialling: BTreeMap::new(), again: BTreeSet::new(), _charge: charge };
+        let search = Search { lookup, purpose, dialling: BTreeSet::new(), again: BTreeSet::new(), _charge: charge };
         self.searches.insert(id, search);
         self.advance(now, id);
     }
@@ -75,7 +75,7 @@ impl Discovery {
         if self.searches.get(&id).is_some_and(|search| search.lookup.is_done())
             && let Some(search) = self.searches.remove(&id)
         {
-            for node in search.dialling.keys() {
+            for node in &search.dialling {
                 self.timers.cancel(&Timer::Dial(id, *node));
             }
             let closest: Vec<_> = search.lookup.closest().cloned().collect();
@@ -111,7 +111,7 @@ impl Discovery {
         } else if addrs.is_empty() {
             search.lookup.failed(node);
         } else {
-            search.dialling.insert(*node, addrs.len());
+            search.dialling.insert(*node);
             self.timers.set(Timer::Dial(id, *node), now.mono + DIAL);
             self.actions.push_back(Action::Want(Want::Now { peer: *node, addrs: addrs.clone() }));
         }
@@ -119,28 +119,25 @@ impl Discovery {
 
     /// A peer is connected: lookups that wait for it ask it now.
     pub(super) fn connected_for_searches(&mut self, now: Now, node: NodeId) {
-        let waiting = self.searches.iter_mut().filter_map(|(id, search)| search.dialling.remove(&node).map(|_| *id));
-        for id in waiting.collect::<Vec<_>>() {
+        for id in self.stop_waiting(node) {
             self.timers.cancel(&Timer::Dial(id, node));
             self.ask(now, id, &Contact { node, addrs: Vec::new(), record: None });
         }
     }
 
-    /// An address of a node failed: lookups that wait for it give it up after its last one.
+    /// A dial failed: lookups that wait for its node give it up. The peer manager dials one address of a node and then lets
+    /// it rest, so there is nothing to wait for even if the node has others.
     pub(super) fn unreachable_for_searches(&mut self, now: Now, node: NodeId) {
-        let mut given_up = Vec::new();
-        for (id, search) in &mut self.searches {
-            if let Some(left) = search.dialling.get_mut(&node) {
-                *left -= 1;
-                if *left == 0 {
-                    given_up.push(*id);
-                }
-            }
-        }
-        for id in given_up {
+        for id in self.stop_waiting(node) {
             self.timers.cancel(&Timer::Dial(id, node));
             self.dial_expired(now, id, node);
         }
+    }
+
+    /// The lookups that waited for a node, which do so no more.
+    fn stop_waiting(&mut self, node: NodeId) -> Vec<u64> {
+        let waiting = self.searches.iter_mut().filter_map(|(id, search)| search.dialling.remove(&node).then_some(*id));
+        waiting.collect()
     }
 
     /// A candidate did not become a peer. That may be the peer manager's wish, so it counts as no failure of the node.
@@ -203,7 +200,7 @@ impl Discovery {
         for record in records {
             let addrs = self.allowed(&record);
             let peer = record.node();
-            if peer == self.own || addrs.is_empty() {
+            if addrs.is_empty() {
                 continue;
             }
             let stranger = !self.peers.contains_key(&peer) && self.table.get(&peer).is_none();
@@ -219,7 +216,7 @@ impl Discovery {
         }
     }
 
-    /// The records in an answer; `None` if a correct peer would not have given it.
+    /// The records of others in an answer that are of use; `None` if a correct peer would not have given it.
     fn believe(
         &mut self,
         now: Now,
@@ -239,7 +236,7 @@ impl Discovery {
                 Err(innocent) if innocent => continue,
                 Err(_) => return None,
             };
-            if !record.is_current(now.wall) || record.node() == node {
+            if record.node() == node {
                 return None; // nobody keeps himself in his table
             }
             if let Some(target) = target {
@@ -248,6 +245,13 @@ impl Discovery {
                     return None; // not the closest first, or one twice
                 }
                 farthest = distance;
+            }
+            if record.node() == self.own {
+                self.own_record(now, &record);
+                continue;
+            }
+            if !record.is_current(now.wall) {
+                continue; // by our clock; that of who passed it on may differ
             }
             if self.known_record(&record.node()).is_some_and(|known| record.contradicts(known)) {
                 // Its author signed both; who passed it on cannot know.

@@ -3,10 +3,11 @@
 //! Whoever is in it proved its key and its address to us. Old is good (Maymounkov and Mazières 2002, 2.2): a full bucket
 //! keeps whom it has, and a newcomer waits until one of them failed three times in a row.
 
-use core::net::{IpAddr, SocketAddr};
+use core::net::IpAddr;
 use std::collections::{BTreeMap, VecDeque};
 
 use peerage_core::{Budget, Charge, NodeId, Pool, Timestamp, UnixMillis};
+use peerage_transport::proto::{admission::Group, peer_manager::AddressPolicy};
 
 use super::{
     key::{DhtKey, Distance},
@@ -25,6 +26,9 @@ pub struct Entry {
     pub connected: bool,
     /// How often in a row it could not be reached or did not answer.
     pub failures: u8,
+    /// The subnet for which it counts: that from which it came, as what it says of itself is free. `None` if it counts for
+    /// none.
+    group: Option<Group>,
     _charge: Charge,
 }
 
@@ -60,13 +64,11 @@ struct Bucket {
     checked: Option<Timestamp>,
 }
 
-/// The first 24 bits of an IPv4 address or 48 of an IPv6 address: what one operator gets cheaply.
-type Group = (bool, [u8; 6]);
-
 /// The routing table of one node.
 #[derive(Debug)]
 pub struct Table {
     own: DhtKey,
+    addresses: AddressPolicy,
     buckets: BTreeMap<u8, Bucket>,
     groups: BTreeMap<Group, usize>,
     /// When something in the range of a bucket was last looked up.
@@ -75,9 +77,10 @@ pub struct Table {
 }
 
 impl Table {
-    /// An empty table around `own`.
-    pub const fn new(own: DhtKey, budget: Budget) -> Self {
-        Self { own, buckets: BTreeMap::new(), groups: BTreeMap::new(), touched: BTreeMap::new(), budget }
+    /// An empty table around `own`. Only under [`AddressPolicy::Loopback`] are nodes on the loopback interface free of the
+    /// limits of subnets.
+    pub const fn new(own: DhtKey, addresses: AddressPolicy, budget: Budget) -> Self {
+        Self { own, addresses, buckets: BTreeMap::new(), groups: BTreeMap::new(), touched: BTreeMap::new(), budget }
     }
 
     /// How many nodes there are, without those that wait for a place.
@@ -109,27 +112,28 @@ impl Table {
         nodes.into_iter().map(|(_, record)| record).collect()
     }
 
-    /// A node is connected and its record and address are verified.
-    pub fn insert(&mut self, now: Timestamp, record: NodeRecord) -> Inserted {
+    /// A node is connected from `ip`, and its record is verified and names that address.
+    pub fn insert(&mut self, now: Timestamp, record: NodeRecord, ip: IpAddr) -> Inserted {
         let Some(number) = self.distance(&record.node()).bucket() else { return Inserted::Refused };
-        if self.renew(number, now, &record) {
+        let group = self.group(ip);
+        if self.renew(number, now, &record, group) {
             return Inserted::Updated;
         }
         let bucket = self.buckets.entry(number).or_default();
         bucket.replacements.retain(|waiting| waiting.record.node() != record.node());
         let Ok(charge) = self.budget.charge(Pool::Table, ENTRY_BYTES) else { return Inserted::Refused };
-        let entry = Entry { record, last_seen: now, connected: true, failures: 0, _charge: charge };
+        let entry = Entry { record, last_seen: now, connected: true, failures: 0, group, _charge: charge };
         if bucket.entries.len() == K
             && let Some(gone) = bucket.entries.iter().position(Entry::is_gone)
         {
             let gone = bucket.entries.remove(gone);
-            release(&mut self.groups, &gone.record);
+            release(&mut self.groups, gone.group);
         }
         if bucket.entries.len() < K {
-            if !admits(&self.groups, bucket, &entry.record) {
+            if !admits(&self.groups, bucket, group) {
                 return Inserted::Refused;
             }
-            claim(&mut self.groups, &entry.record);
+            claim(&mut self.groups, group);
             bucket.entries.push(entry);
             return Inserted::Added;
         }
@@ -145,20 +149,20 @@ impl Table {
         Inserted::Waiting { check }
     }
 
-    /// Updates a node that is in the table and says whether it is. A record whose new address would pass the limit of
+    /// Updates a node that is in the table and says whether it is. A record from a new address that would pass the limit of
     /// its subnet is not taken over.
-    fn renew(&mut self, number: u8, now: Timestamp, record: &NodeRecord) -> bool {
+    fn renew(&mut self, number: u8, now: Timestamp, record: &NodeRecord, group: Option<Group>) -> bool {
         let Some(bucket) = self.buckets.get_mut(&number) else { return false };
         let Some(at) = bucket.entries.iter().position(|entry| entry.record.node() == record.node()) else {
             return false;
         };
         let mut entry = bucket.entries.remove(at);
-        if record.supersedes(&entry.record) {
-            release(&mut self.groups, &entry.record);
-            if admits(&self.groups, bucket, record) {
-                entry.record = record.clone();
+        if !entry.record.supersedes(record) {
+            release(&mut self.groups, entry.group);
+            if admits(&self.groups, bucket, group) {
+                (entry.record, entry.group) = (record.clone(), group);
             }
-            claim(&mut self.groups, &entry.record);
+            claim(&mut self.groups, entry.group);
         }
         (entry.last_seen, entry.failures, entry.connected) = (now, 0, true);
         bucket.entries.push(entry);
@@ -194,7 +198,7 @@ impl Table {
             return false;
         }
         let gone = bucket.entries.remove(at);
-        release(&mut self.groups, &gone.record);
+        release(&mut self.groups, gone.group);
         self.promote(number);
         true
     }
@@ -205,7 +209,7 @@ impl Table {
         for bucket in self.buckets.values_mut() {
             bucket.replacements.retain(|waiting| waiting.record.is_current(wall));
             for gone in bucket.entries.extract_if(.., |entry| !entry.connected && !entry.record.is_current(wall)) {
-                release(&mut self.groups, &gone.record);
+                release(&mut self.groups, gone.group);
             }
         }
         let changed = self.len() != before;
@@ -220,8 +224,8 @@ impl Table {
         while bucket.entries.len() < K
             && let Some(entry) = bucket.replacements.pop_back()
         {
-            if admits(&self.groups, bucket, &entry.record) {
-                claim(&mut self.groups, &entry.record);
+            if admits(&self.groups, bucket, entry.group) {
+                claim(&mut self.groups, entry.group);
                 // Whoever waited was seen later than those who stand before it, or about then.
                 bucket.entries.push(entry);
             }
@@ -244,6 +248,12 @@ impl Table {
         (nearest..=u8::MAX).rev().filter(idle).collect()
     }
 
+    /// The subnet for which a node counts that came from `ip`.
+    fn group(&self, ip: IpAddr) -> Option<Group> {
+        let exempt = self.addresses == AddressPolicy::Loopback && ip.to_canonical().is_loopback();
+        (!exempt).then(|| Group::of(ip))
+    }
+
     fn distance(&self, node: &NodeId) -> Distance {
         self.own.distance(&DhtKey::of(node))
     }
@@ -258,35 +268,20 @@ impl Table {
     }
 }
 
-/// The subnet for which a node counts: that of its first address. Nodes on the loopback interface count for none.
-fn group(record: &NodeRecord) -> Option<Group> {
-    match record.addrs().first().map(SocketAddr::ip)? {
-        ip if ip.is_loopback() => None,
-        IpAddr::V4(ip) => {
-            let [a, b, c, _] = ip.octets();
-            Some((false, [a, b, c, 0, 0, 0]))
-        }
-        IpAddr::V6(ip) => {
-            let [a, b, c, d, e, f, ..] = ip.octets();
-            Some((true, [a, b, c, d, e, f]))
-        }
-    }
-}
-
-fn admits(groups: &BTreeMap<Group, usize>, bucket: &Bucket, record: &NodeRecord) -> bool {
-    let Some(own) = group(record) else { return true };
-    let in_bucket = bucket.entries.iter().filter(|entry| group(&entry.record) == Some(own)).count();
+fn admits(groups: &BTreeMap<Group, usize>, bucket: &Bucket, group: Option<Group>) -> bool {
+    let Some(own) = group else { return true };
+    let in_bucket = bucket.entries.iter().filter(|entry| entry.group == group).count();
     in_bucket < GROUP_IN_BUCKET && groups.get(&own).is_none_or(|count| *count < GROUP_IN_TABLE)
 }
 
-fn claim(groups: &mut BTreeMap<Group, usize>, record: &NodeRecord) {
-    if let Some(group) = group(record) {
+fn claim(groups: &mut BTreeMap<Group, usize>, group: Option<Group>) {
+    if let Some(group) = group {
         *groups.entry(group).or_default() += 1;
     }
 }
 
-fn release(groups: &mut BTreeMap<Group, usize>, record: &NodeRecord) {
-    if let Some(group) = group(record)
+fn release(groups: &mut BTreeMap<Group, usize>, group: Option<Group>) {
+    if let Some(group) = group
         && let Some(count) = groups.get_mut(&group)
     {
         *count -= 1;

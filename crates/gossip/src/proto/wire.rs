@@ -12,8 +12,8 @@ pub const ITEM: Command = Command::new(Layer::Gossip, 0, Class::Gossip);
 /// order and without repetition; there is no body. Replaces what it said before.
 pub const SUBSCRIBE: Command = Command::new(Layer::Gossip, 1, Class::Signal);
 
-/// Largest item, in bytes: a message is 2 MiB (parameters, 5.1), less its framing; the head counts too.
-pub const MAX_ITEM_BYTES: usize = 2 * 1024 * 1024 - 1024;
+/// Largest item, in bytes: a message is 2 MiB (parameters, 5.1), less its framing and the longest head.
+pub const MAX_ITEM_BYTES: usize = 2 * 1024 * 1024 - 1024 - MAX_ITEM_HEAD_BYTES;
 /// Most topics of one subscription. Our guess: a stack has a handful.
 pub const MAX_TOPICS: usize = 64;
 /// A topic with its length byte.

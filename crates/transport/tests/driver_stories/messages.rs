@@ -84,7 +84,8 @@ async fn each_request_ends_exactly_once_answered_late_lost_or_never_sent() {
         assert_eq!(a.see_response(2).await, Ok(Message::new(ECHO, "two again")));
         b.order(Do::Answer).await;
         assert_eq!(a.see_response(3).await, Ok(Message::new(LATE, "three")));
-        b.order(Do::Answer).await; // nothing waits any more
+        b.order(Do::Answer).await;
+        b.settled().await; // nothing waited any more
 
         let stranger = NodeId::from_bytes([9; 32]);
         ask(&a, stranger, 4, Message::new(ECHO, "four"), LONG).await;

@@ -1,19 +1,30 @@
 //! Peers that do not take what they are sent.
 
+use std::sync::LazyLock;
+
+use bytes::Bytes;
 use peerage_core::*;
+use peerage_transport::proto::connection::credit::{cost, window};
 
 use crate::{
     by_hand::ByHand,
-    harness::{Net, Node, Plan, anywhere, pair, pattern},
+    harness::{Net, Node, Plan, anywhere, in_time, pair, pattern},
     probe::{Do, ITEM, NOTE, Saw},
 };
 
 /// What may wait for one peer in these stories.
 const OWED: usize = 1 << 20;
-/// One message.
-const LENGTH: usize = 60_000;
+/// One message: its number, and content.
+const LENGTH: usize = 8 + CONTENT;
+const CONTENT: usize = 60_000;
 /// More messages than fit a window of credit, what may wait, and the buffers of two sockets: 24 MB.
 const FLOOD: usize = 400;
+
+/// The content of an item: all alike would hide holes and mix-ups.
+fn item(number: usize) -> Bytes {
+    static ITEMS: LazyLock<Vec<Bytes>> = LazyLock::new(|| (0..16).map(|n| pattern(n, CONTENT)).collect());
+    ITEMS[number % 16].clone()
+}
 
 /// A node, a good peer of it, and one that the test plays.
 async fn three(net: &Net) -> (Node, Node, ByHand) {
@@ -29,7 +40,8 @@ async fn three(net: &Net) -> (Node, Node, ByHand) {
 /// Sends to the slow peer until something is shed; says how many were taken before that.
 async fn flood(node: &mut Node, slow: NodeId) -> usize {
     for number in 0..FLOOD {
-        node.order(Do::Send(vec![slow], Message::new(ITEM, pattern(number, LENGTH)))).await;
+        let message = Message::with_body(ITEM, number.to_be_bytes().to_vec(), item(number));
+        node.order(Do::Send(vec![slow], message)).await;
     }
     node.settled().await;
     let mut shed = 0;
@@ -45,8 +57,8 @@ async fn flood(node: &mut Node, slow: NodeId) -> usize {
 
 async fn others_are_unaffected(node: &mut Node, good: &mut Node) {
     for number in 0..FLOOD {
-        node.send(good, Message::new(ITEM, pattern(number, LENGTH))).await;
-        assert!(good.see_message(node.id, ITEM).await.head == pattern(number, LENGTH), "message {number}");
+        node.send(good, Message::new(ITEM, item(number))).await;
+        assert!(good.see_message(node.id, ITEM).await.head == item(number), "message {number}");
     }
     assert!(!node.rest().iter().any(|saw| matches!(saw, Saw::Shed(..))), "all were sent to the good one");
 }
@@ -65,14 +77,16 @@ async fn a_peer_that_stops_reading_costs_what_it_may_owe_and_hears_again_when_it
         assert!(node.resident() <= OWED + LENGTH, "{} bytes for one peer", node.resident());
         others_are_unaffected(&mut node, &mut good).await;
 
-        let mut got = 0;
-        while got < sent {
+        // All that was taken arrives, in order and once; the holes are what was shed.
+        let mut got = Vec::new();
+        while got.len() < sent {
             let is = |event: &ConnectionEvent| matches!(event, ConnectionEvent::Message { .. });
             for event in slow.read_until(is).await {
                 if let ConnectionEvent::Message { message, .. } = event {
-                    // All that was taken arrives, in order and without a hole; the holes come after.
-                    assert!(message.head == pattern(got, LENGTH), "message {got} of {sent}");
-                    got += 1;
+                    let number = usize::from_be_bytes(message.head[..].try_into().expect("a number"));
+                    assert!(message.body == Some(item(number)), "message {number}");
+                    assert!(got.last().is_none_or(|last| *last < number), "{number} after {got:?}");
+                    got.push(number);
                 }
             }
         }
@@ -104,14 +118,22 @@ async fn a_stack_that_never_consumes_a_class_starves_itself_of_that_class_alone(
             }
         }
     });
-    let sent = flood(&mut node, id).await;
+    // What the credit of the class covers is sent, what may wait waits, and that is all, however often we try.
+    let (covered, waiting) = (window(Class::Gossip) / cost(LENGTH), OWED / LENGTH);
+    let mut taken = 0;
+    let filling = async {
+        while taken < covered + waiting {
+            taken += flood(&mut node, id).await;
+        }
+    };
+    in_time("the queue is full", filling).await;
+    assert_eq!((taken, flood(&mut node, id).await), (covered + waiting, 0));
+    assert_eq!(owed(&node, id), waiting * LENGTH);
     others_are_unaffected(&mut node, &mut good).await;
-    // The account is full, so that nothing else passes either until some of it is sent: what waits is for one class.
-    assert!(owed(&node, id) > OWED - 2 * LENGTH);
+
     node.order(Do::Send(vec![id], Message::new(NOTE, "small and urgent"))).await;
-    let (slow, items) = crate::harness::in_time("the note", reading).await.expect("no panic");
-    let window = peerage_transport::proto::connection::credit::window(Class::Gossip);
-    assert!(items <= window / LENGTH && items < sent, "{items} items of {sent} for a window of {window} bytes");
+    let (slow, items) = in_time("the note", reading).await.expect("no panic");
+    assert_eq!(items, covered);
     drop(slow);
     let closed = node.see_down(id).await;
     assert_eq!(closed.by, ClosedBy::Network, "{closed}");

@@ -75,7 +75,7 @@ impl Raw {
     pub(crate) async fn drip(&mut self, bytes: &[u8]) {
         for byte in bytes {
             let mut told = [0; 1];
-            let ended = tokio::time::timeout(std::time::Duration::from_millis(10), self.0.peek(&mut told)).await;
+            let ended = tokio::time::timeout(std::time::Duration::from_millis(40), self.0.peek(&mut told)).await;
             if ended.is_ok() {
                 return;
             }
@@ -215,7 +215,11 @@ impl Responder {
 /// What an attacker under keys is told.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Told {
-    Frame { command: Command, envelope: Envelope, head: Vec<u8> },
+    Frame {
+        command: Command,
+        envelope: Envelope,
+        head: Vec<u8>,
+    },
     /// A CLOSE record.
     Close(CloseReason),
     /// The stream ended.
@@ -299,14 +303,16 @@ impl Hand {
             while let Some(body) = self.decoder.read(&mut input).expect("well-formed") {
                 let plaintext = self.keys.receive.decrypt_with_ad(&[], body).expect("authentic");
                 match open_plaintext(plaintext).expect("well-formed") {
-                    (RecordKind::Data, frames) => self.told.extend(FrameReader::new(frames).filter_map(|frame| {
-                        match frame.expect("well-formed") {
-                            Frame::Whole { command, envelope, head, .. } => {
-                                Some(Told::Frame { command, envelope, head: head.to_vec() })
-                            }
-                            _ => None,
-                        }
-                    })),
+                    (RecordKind::Data, frames) => {
+                        self.told.extend(FrameReader::new(frames).filter_map(
+                            |frame| match frame.expect("well-formed") {
+                                Frame::Whole { command, envelope, head, .. } => {
+                                    Some(Told::Frame { command, envelope, head: head.to_vec() })
+                                }
+                                _ => None,
+                            },
+                        ))
+                    }
                     (kind, plaintext) => {
                         assert_eq!(kind, RecordKind::Close);
                         self.told.push_back(Told::Close(decode_reason(kind, plaintext).expect("one byte")));
@@ -328,6 +334,19 @@ impl Hand {
                 Told::Frame { .. } => {}
             }
         }
+    }
+
+    /// Listens for a moment: a farewell or the end of the stream, if one of them comes.
+    pub(crate) async fn told_meanwhile(&mut self) -> Option<Told> {
+        let listening = async {
+            loop {
+                match self.hear().await {
+                    Told::Frame { .. } => {}
+                    told => return told,
+                }
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_millis(10), listening).await.ok()
     }
 
     /// Asks and is answered: the connection stands, and the stack behind it works.

@@ -5,27 +5,28 @@ use peerage_wire::{Magic, Preamble, RecordKind, limits::RECORD_HEADER, put_recor
 use rand_core::Rng;
 
 use crate::{
-    hand::{ATTACKER, Hand, PREAMBLE_VALUE, Raw, preamble, record, refusal},
-    stage::Stage,
-    victim::Victim,
+    hand::{PREAMBLE_VALUE, Raw, preamble, record, refusal, victim_and_friend},
+    stage::{Stage, by_them},
+    victim::{Plan, Saw, Victim},
 };
 
 /// Sends each of these on a stream of its own: the victim ends it for the reason, and says so or nothing.
 async fn each(cases: Vec<(&str, Vec<u8>, CloseReason, bool)>) {
+    let mut stage = Stage::set().await;
+    let (mut victim, mut friend) = victim_and_friend(Plan::new()).await;
+    assert_eq!(victim.rest(), [Saw::Up(friend.id)]);
     for (story, bytes, reason, answered) in cases {
-        let stage = Stage::set().await;
-        let mut victim = Victim::start().await;
+        stage.again();
         let mut raw = Raw::connect(victim.addr).await;
         raw.send(&bytes).await;
         let expected = if answered { refusal(reason) } else { Vec::new() };
         assert_eq!(raw.told().await, expected, "{story}");
         stage.ended(reason, 1).await;
-        // Whoever speaks properly is served all the same.
-        let mut friend = Hand::shake(victim.addr, ATTACKER).await;
+        // Whoever speaks properly is served all the same, and is the only one that ever was a peer.
         friend.is_served().await;
-        assert_eq!(victim.rest().len(), 1, "{story}: nobody but the friend was ever a peer");
-        victim.ends_clean().await;
+        assert_eq!(victim.rest(), [], "{story}");
     }
+    victim.ends_clean([friend]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -112,7 +113,7 @@ async fn noise_of_any_length_gets_no_answer() {
         assert_eq!(raw.told().await, [0; 0], "seed {seed}");
     }
     stage.ended(CloseReason::WrongMagic, TRIES).await;
-    victim.ends_clean().await;
+    victim.ends_clean([]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -125,6 +126,6 @@ async fn a_refusal_before_keys_is_taken_for_what_it_is_and_never_answered() {
     let mut raw = Raw::connect(victim.addr).await;
     raw.send(&[preamble(&PREAMBLE_VALUE), record(RecordKind::Refuse, &[250])].concat()).await;
     assert_eq!(raw.told().await, [0; 0]);
-    stage.counts([crate::stage::by_them(CloseReason::Banned, 1), crate::stage::by_them(CloseReason::Unknown, 1)]).await;
-    victim.ends_clean().await;
+    stage.counts([by_them(CloseReason::Banned, 1), by_them(CloseReason::Unknown, 1)]).await;
+    victim.ends_clean([]).await;
 }

@@ -24,6 +24,11 @@ impl Stage {
         Self { before: counters::read(), _alone: alone }
     }
 
+    /// Begins to count anew.
+    pub(crate) fn again(&mut self) {
+        self.before = counters::read();
+    }
+
     /// What was counted since the story began.
     pub(crate) fn counted(&self) -> BTreeMap<String, u64> {
         let mut now = counters::read();

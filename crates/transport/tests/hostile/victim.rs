@@ -13,10 +13,10 @@ use peerage_transport::{
         peer_manager::{AddressPolicy, KnownPeer, PeerManager, PeerManagerConfig},
     },
 };
-use peerage_wire::{Limits, Magic, limits::MAX_CONTENT};
+use peerage_wire::{Limits, Magic, RecordKind, limits::MAX_CONTENT};
 use tokio::sync::mpsc;
 
-use crate::stage::in_time;
+use crate::{hand::Hand, stage::in_time};
 
 const fn command(index: u8, class: Class) -> Command {
     Command::new(Layer::Application, index, class)
@@ -31,13 +31,8 @@ pub(crate) const ECHO: Command = command(4, Class::Signal);
 /// A command that no table names.
 pub(crate) const UNHEARD_OF: Command = command(7, Class::Signal);
 
-pub(crate) const LIMITS: &[(Command, u32)] = &[
-    (VOTE, 64 << 10),
-    (NOTE, 32 << 10),
-    (ITEM, MAX_CONTENT as u32),
-    (BULK, MAX_CONTENT as u32),
-    (ECHO, 32 << 10),
-];
+pub(crate) const LIMITS: &[(Command, u32)] =
+    &[(VOTE, 64 << 10), (NOTE, 32 << 10), (ITEM, MAX_CONTENT as u32), (BULK, MAX_CONTENT as u32), (ECHO, 32 << 10)];
 
 /// The network of all stories.
 pub(crate) const NETWORK: NetworkId = NetworkId::from_bytes([1; 32]);
@@ -226,8 +221,12 @@ impl Victim {
         std::iter::from_fn(|| self.events.try_recv().ok()).collect()
     }
 
-    /// The end of a story: nothing that was kept for anybody is left.
-    pub(crate) async fn ends_clean(self) {
+    /// The end of a story: those who are still there take leave, and nothing that was kept for anybody is left.
+    pub(crate) async fn ends_clean(self, here: impl IntoIterator<Item = Hand>) {
+        for mut hand in here {
+            hand.send(RecordKind::Close, &[CloseReason::Shutdown.code()]).await;
+        }
+        crate::stage::eventually("all are gone", || self.handle.links().is_empty()).await;
         self.handle.shutdown().await;
         crate::stage::eventually("all is given back", || self.budget.report().resident == 0).await;
     }

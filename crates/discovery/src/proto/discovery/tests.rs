@@ -29,6 +29,12 @@ fn signed(number: u8, seq: u64, addrs: Vec<SocketAddr>) -> NodeRecord {
     NodeRecord::sign(&keypair(number), NETWORK, RecordBody { seq, addrs, features: 0, issued_at: WALL })
 }
 
+/// A record issued so many milliseconds before the start, or after it if negative.
+fn issued(number: u8, before: i64) -> NodeRecord {
+    let issued_at = UnixMillis(WALL.0.saturating_add_signed(-before));
+    NodeRecord::sign(&keypair(number), NETWORK, RecordBody { issued_at, ..record(number).body().clone() })
+}
+
 fn record(number: u8) -> NodeRecord {
     signed(number, 1, vec![addr(number)])
 }
@@ -53,7 +59,11 @@ impl Node {
     }
 
     fn up(&mut self, number: u8) {
-        let info = LinkInfo { peer: id(number), outbound: true, remote: addr(number), listen: vec![], features: 0 };
+        self.up_from(number, addr(number));
+    }
+
+    fn up_from(&mut self, number: u8, remote: SocketAddr) {
+        let info = LinkInfo { peer: id(number), outbound: true, remote, listen: vec![], features: 0 };
         self.0.handle_network(now(0), NetworkEvent::PeerUp { peer: id(number), info });
     }
 
@@ -156,6 +166,35 @@ fn a_record_whose_address_is_not_where_its_node_came_from_opens_no_place() {
     assert_eq!(node.0.table_len(), 0, "a private address leads others astray");
 }
 
+/// What a node names is free; the address from which it comes is not.
+#[test]
+fn a_node_counts_for_the_subnet_that_it_came_from_whatever_it_names_first() {
+    let crowd = |policy, remote: fn(u8) -> SocketAddr, first: fn(u8) -> SocketAddr| {
+        let mut node = Node::with(|config| config.addresses = policy);
+        for number in 1..=60 {
+            let clothed = SocketAddr::new(remote(number).ip(), 50_000);
+            let named = SocketAddr::new(clothed.ip().to_canonical(), 4_000);
+            node.up_from(number, clothed);
+            node.hears(0, number, &signed(number, 1, vec![first(number), named]));
+        }
+        node.0.table_len()
+    };
+    let one_subnet: fn(u8) -> SocketAddr = |number| ([8, 8, 1, number], 4_000).into();
+    let clothed: fn(u8) -> SocketAddr =
+        |number| SocketAddr::from((core::net::Ipv4Addr::new(8, 8, 1, number).to_ipv6_mapped(), 4_000));
+    let loopback: fn(u8) -> SocketAddr = |_| ([127, 0, 0, 1], 4_000).into();
+    for policy in [AddressPolicy::Public, AddressPolicy::Loopback] {
+        for remote in [one_subnet, clothed] {
+            for first in [addr, loopback, one_subnet] {
+                let places = crowd(policy, remote, first);
+                assert!((2..=10).contains(&places), "{policy:?}: {places} places for one subnet");
+            }
+        }
+    }
+    assert_eq!(crowd(AddressPolicy::Public, loopback, addr), 0);
+    assert!(crowd(AddressPolicy::Loopback, loopback, addr) > 16, "one machine holds a whole network of tests");
+}
+
 #[test]
 fn false_records_cost_their_sender() {
     let mut node = Node::new();
@@ -244,20 +283,120 @@ fn a_lookup_asks_a_peer_wants_whom_it_names_and_ends_with_who_answered() {
 }
 
 #[test]
+fn a_candidate_that_cannot_be_reached_is_not_waited_for() {
+    let mut node = Node::new();
+    node.knows(1);
+    node.0.joined = true;
+    node.0.searches.clear();
+    node.actions();
+    let two_addresses = signed(2, 1, vec![addr(2), addr(3)]);
+    node.0.handle_command(now(0), look(two_addresses.key()));
+    let [(_, request)] = node.requests()[..] else { panic!("no question") };
+    node.responds(1, request, Ok(nodes(&[two_addresses])));
+    assert_eq!(node.0.lookups(), 1, "it waits for the connection");
+    // The peer manager dials one address, and none for a while after that failed.
+    let closed = Closed::by_network(CloseReason::DialRefused);
+    let failed = NetworkEvent::DialFailed { addr: addr(3), expected: Some(id(2)), closed };
+    node.0.handle_network(now(1), failed);
+    assert_eq!(node.0.lookups(), 0);
+    assert!(node.actions().iter().any(|action| matches!(action, Action::Emit(Event::LookupDone { .. }))));
+    assert_eq!(node.0.timers.pop_due(Timestamp::from_millis(5_001)), Some(Timer::Seeds), "no timer is left behind");
+}
+
+/// Clocks differ: what is in its time for one is not for another, and neither is at fault.
+#[test]
+fn a_record_out_of_its_time_is_passed_over_and_whoever_named_it_keeps_its_name() {
+    const HOUR: i64 = 3_600_000;
+    let mut node = Node::new();
+    node.knows(1);
+    node.0.searches.clear();
+    node.actions();
+    let target = DhtKey::from_bytes([0x55; 32]);
+    node.0.handle_command(now(0), look(target));
+    let [(_, request)] = node.requests()[..] else { panic!("no question") };
+    let mut named = vec![issued(2, 49 * HOUR), issued(3, -HOUR), record(4)];
+    named.sort_by_key(|record| record.key().distance(&target));
+    node.responds(1, request, Ok(nodes(&named)));
+    let actions = node.actions();
+    assert!(!actions.iter().any(|action| matches!(action, Action::Report { .. })), "{actions:?}");
+    let wanted: Vec<_> = actions
+        .iter()
+        .filter_map(|action| if let Action::Want(Want::Candidate { peer, .. }) = action { Some(*peer) } else { None })
+        .collect();
+    assert_eq!(wanted, [id(4)]);
+}
+
+/// The tolerance for clocks is the reader's: a record used to its end by all that pass it on would outlive it.
+#[test]
+fn only_records_in_the_middle_of_their_time_are_passed_on() {
+    const TWO_DAYS: i64 = 48 * 3_600_000;
+    for (before, passed_on) in [(0, true), (-1, false), (TWO_DAYS, true), (TWO_DAYS + 1, false)] {
+        let mut node = Node::new();
+        node.knows(1);
+        node.up(2);
+        let record = issued(2, before);
+        node.hears(0, 2, &record);
+        assert!(node.0.table.get(&id(2)).is_some(), "we may use it ourselves");
+        let answer = node.asked(1, messages::find(record.key()));
+        let [Action::Respond { message, .. }] = &answer[..] else { panic!("no answer: {answer:?}") };
+        assert_eq!(*message, nodes(if passed_on { core::slice::from_ref(&record) } else { &[] }), "{before} ms");
+    }
+}
+
+#[test]
+fn whoever_forgot_the_number_of_its_record_is_shown_its_last_one() {
+    let mut node = Node::new();
+    node.up(1);
+    let latest = signed(1, 5, vec![addr(1)]);
+    node.hears(0, 1, &latest);
+    let named = |node: &mut Node| match &node.asked(1, messages::find(record(1).key()))[..] {
+        [Action::Respond { message, .. }] => message.clone(),
+        other => panic!("no answer: {other:?}"),
+    };
+    assert_eq!(named(&mut node), nodes(&[]), "it knows itself");
+    node.0.handle_network(now(0), NetworkEvent::PeerDown { peer: id(1), closed: Closed::by_us(CloseReason::Surplus) });
+    node.up(1);
+    assert_eq!(named(&mut node), nodes(&[]), "it has said nothing yet");
+    node.hears(0, 1, &signed(1, 3, vec![addr(1)]));
+    assert_eq!(named(&mut node), nodes(&[latest]), "its clock was set back");
+    node.hears(0, 1, &signed(1, 6, vec![addr(1)]));
+    assert_eq!(named(&mut node), nodes(&[]), "it learned");
+}
+
+/// A clock that was set back across a restart must not silence the node until it has caught up.
+#[test]
+fn a_later_record_of_our_own_that_others_hold_is_outbid() {
+    let own_seq = Node::new().0.record().seq();
+    // The number of what others hold, and what we say after ten seconds.
+    let cases = [(own_seq - 1, own_seq), (own_seq, own_seq + 10_000), (own_seq + 90_000, own_seq + 90_001)];
+    for (theirs, ours) in cases {
+        let mut node = Node::new();
+        node.knows(1);
+        node.0.joined = true;
+        node.0.searches.clear();
+        node.actions();
+        node.0.handle_command(now(0), look(DhtKey::of(&id(0))));
+        let [(_, request)] = node.requests()[..] else { panic!("no question") };
+        node.responds(1, request, Ok(nodes(&[signed(0, theirs, vec![addr(7)])])));
+        let actions = node.actions();
+        assert!(matches!(&actions[..], [Action::Emit(Event::LookupDone { .. })]), "at leisure: {actions:?}");
+        node.0.handle_timeout(now(9_999));
+        assert_eq!(node.0.record().seq(), own_seq, "so that it is no flood");
+        node.0.handle_timeout(now(10_000));
+        assert_eq!((node.0.record().seq(), node.0.record().addrs()), (ours, &[addr(0)][..]), "{theirs}");
+    }
+}
+
+#[test]
 fn answers_that_no_correct_peer_gives_are_reported_and_nothing_in_them_is_believed() {
     let target = DhtKey::from_bytes([0x55; 32]);
     let sorted = closest_first(target, 2..=20);
-    let expired = {
-        let body = RecordBody { issued_at: UnixMillis(WALL.0 - 49 * 3_600_000), ..record(2).body().clone() };
-        NodeRecord::sign(&keypair(2), NETWORK, body)
-    };
     let elsewhere = NodeRecord::sign(&keypair(2), NetworkId::default(), record(2).body().clone());
     let backwards: Vec<_> = sorted[..2].iter().rev().cloned().collect();
     let cases = [
         ("seventeen", nodes(&sorted[..17])),
         ("not the closest first", nodes(&backwards)),
         ("one twice", nodes(&[sorted[0].clone(), sorted[0].clone()])),
-        ("expired", nodes(&[expired])),
         ("itself", nodes(&[record(1)])),
         ("of another network", nodes(&[elsewhere])),
         ("garbage", Message::new(messages::NODES, vec![1])),

@@ -26,8 +26,14 @@ fn record(number: u64) -> NodeRecord {
 /// Signing is slow, so the tests share these.
 static RECORDS: LazyLock<Vec<NodeRecord>> = LazyLock::new(|| (0..300).map(record).collect());
 
+/// Inserts a node that came from the first address of its record.
+fn insert(table: &mut Table, now: Timestamp, record: NodeRecord) -> Inserted {
+    let ip = record.addrs()[0].ip();
+    table.insert(now, record, ip)
+}
+
 fn table() -> Table {
-    Table::new(DhtKey::from_bytes([0; 32]), Budget::default())
+    Table::new(DhtKey::from_bytes([0; 32]), AddressPolicy::Loopback, Budget::default())
 }
 
 /// Records of the farthest bucket, into which half of all fall.
@@ -43,10 +49,10 @@ const fn at(seconds: u64) -> Timestamp {
 fn a_full_bucket_keeps_whom_it_has_until_one_failed_three_times() {
     let (mut table, records) = (table(), far().take(28).collect::<Vec<_>>());
     for record in &records[..16] {
-        assert_eq!(table.insert(at(1), record.clone()), Inserted::Added);
+        assert_eq!(insert(&mut table, at(1), record.clone()), Inserted::Added);
     }
     for record in &records[16..] {
-        assert_eq!(table.insert(at(2), record.clone()), Inserted::Waiting { check: None }, "all are connected");
+        assert_eq!(insert(&mut table, at(2), record.clone()), Inserted::Waiting { check: None }, "all are connected");
     }
     assert_eq!(table.len(), 16);
     let old = records[0].node();
@@ -66,25 +72,25 @@ fn a_full_bucket_keeps_whom_it_has_until_one_failed_three_times() {
 fn the_least_recently_seen_is_to_be_checked_when_somebody_waits_but_not_too_often() {
     let (mut table, records) = (table(), far().take(19).collect::<Vec<_>>());
     for record in &records[..16] {
-        table.insert(at(1), record.clone());
+        insert(&mut table, at(1), record.clone());
         table.set_connected(&record.node(), false);
     }
     table.seen(at(2), &records[0].node());
     let check = Some(records[1].clone());
-    assert_eq!(table.insert(at(3), records[16].clone()), Inserted::Waiting { check });
-    assert_eq!(table.insert(at(4), records[17].clone()), Inserted::Waiting { check: None });
-    assert!(matches!(table.insert(at(63), records[18].clone()), Inserted::Waiting { check: Some(_) }));
+    assert_eq!(insert(&mut table, at(3), records[16].clone()), Inserted::Waiting { check });
+    assert_eq!(insert(&mut table, at(4), records[17].clone()), Inserted::Waiting { check: None });
+    assert!(matches!(insert(&mut table, at(63), records[18].clone()), Inserted::Waiting { check: Some(_) }));
 }
 
 #[test]
 fn a_node_that_is_gone_makes_room_for_the_next_newcomer() {
     let (mut table, records) = (table(), far().take(17).collect::<Vec<_>>());
-    records[..16].iter().for_each(|record| drop(table.insert(at(1), record.clone())));
+    records[..16].iter().for_each(|record| drop(insert(&mut table, at(1), record.clone())));
     let gone = records[5].node();
     table.set_connected(&gone, false);
     assert!((0..3).all(|_| !table.failed(&gone)), "nobody waits for its place");
     assert!(table.get(&gone).is_some(), "until then it stays known");
-    assert_eq!(table.insert(at(2), records[16].clone()), Inserted::Added);
+    assert_eq!(insert(&mut table, at(2), records[16].clone()), Inserted::Added);
     assert!(table.get(&gone).is_none());
 }
 
@@ -92,9 +98,9 @@ fn a_node_that_is_gone_makes_room_for_the_next_newcomer() {
 fn a_newer_record_replaces_an_older_one_but_not_the_other_way_round() {
     let mut table = table();
     let versions = [1, 3, 2].map(|seq| record_at(7, seq, [127, 0, 0, 1]));
-    assert_eq!(table.insert(at(1), versions[0].clone()), Inserted::Added);
+    assert_eq!(insert(&mut table, at(1), versions[0].clone()), Inserted::Added);
     for record in &versions[1..] {
-        assert_eq!(table.insert(at(1), record.clone()), Inserted::Updated);
+        assert_eq!(insert(&mut table, at(1), record.clone()), Inserted::Updated);
     }
     assert_eq!(table.entries().map(|entry| entry.record.seq()).collect::<Vec<_>>(), [3]);
 }
@@ -103,20 +109,42 @@ fn a_newer_record_replaces_an_older_one_but_not_the_other_way_round() {
 fn one_subnet_gets_two_places_in_a_bucket_and_ten_in_the_table() {
     let mut table = table();
     let records = (0..200).map(|number| record_at(number, 1, [8, 8, 8, number as u8]));
-    records.for_each(|record| drop(table.insert(at(1), record)));
+    records.for_each(|record| drop(insert(&mut table, at(1), record)));
     assert!(table.buckets.values().all(|bucket| bucket.entries.len() <= 2));
     assert_eq!(table.len(), 10);
-    assert_eq!(table.insert(at(1), record_at(500, 1, [8, 8, 9, 1])), Inserted::Added, "its neighbour is another one's");
+    assert_eq!(
+        insert(&mut table, at(1), record_at(500, 1, [8, 8, 9, 1])),
+        Inserted::Added,
+        "its neighbour is another one's"
+    );
     // Whoever moves into a subnet that is full keeps the record that it had.
-    assert_eq!(table.insert(at(1), record_at(500, 2, [8, 8, 8, 1])), Inserted::Updated);
+    assert_eq!(insert(&mut table, at(1), record_at(500, 2, [8, 8, 8, 1])), Inserted::Updated);
     assert_eq!(table.entries().filter(|entry| entry.record.seq() == 2).count(), 0);
+}
+
+#[test]
+fn a_node_that_comes_back_from_another_of_its_addresses_counts_there() {
+    let mut table = table();
+    let record = record_at(1, 1, [127, 0, 0, 1]);
+    let subnets = |table: &Table| table.groups.iter().map(|(group, nodes)| (*group, *nodes)).collect::<Vec<_>>();
+    for ip in [[8, 8, 8, 1], [8, 8, 9, 1], [8, 8, 9, 2]] {
+        table.insert(at(1), record.clone(), ip.into());
+        assert_eq!(subnets(&table), [(Group::of(ip.into()), 1)]);
+    }
+    table.insert(at(2), record_at(1, 0, [8, 8, 7, 1]), [8, 8, 7, 1].into());
+    assert_eq!(subnets(&table), [(Group::of([8, 8, 9, 1].into()), 1)], "an older record moves nobody");
+    for (policy, count) in [(AddressPolicy::Loopback, 0), (AddressPolicy::Public, 1)] {
+        let mut table = Table::new(DhtKey::from_bytes([0; 32]), policy, Budget::default());
+        table.insert(at(1), record.clone(), [127, 0, 0, 1].into());
+        assert_eq!(table.groups.len(), count, "{policy:?}");
+    }
 }
 
 #[test]
 fn void_records_of_absent_nodes_are_forgotten() {
     let mut table = table();
     let records: Vec<_> = far().take(18).collect();
-    records.iter().for_each(|record| drop(table.insert(at(1), record.clone())));
+    records.iter().for_each(|record| drop(insert(&mut table, at(1), record.clone())));
     table.set_connected(&records[0].node(), false);
     assert!(!table.prune(WALL + Duration::from_hours(48)));
     assert!(table.prune(WALL + Duration::from_hours(49)));
@@ -127,10 +155,10 @@ fn void_records_of_absent_nodes_are_forgotten() {
 #[test]
 fn an_exhausted_budget_refuses_newcomers_and_gets_back_what_it_gave() {
     let budget = Budget::new(3 * ENTRY_BYTES);
-    let mut table = Table::new(DhtKey::from_bytes([0; 32]), budget.clone());
-    let inserted: Vec<_> = RECORDS[..5].iter().map(|record| table.insert(at(1), record.clone())).collect();
+    let mut table = Table::new(DhtKey::from_bytes([0; 32]), AddressPolicy::Loopback, budget.clone());
+    let inserted: Vec<_> = RECORDS[..5].iter().map(|record| insert(&mut table, at(1), record.clone())).collect();
     assert_eq!(inserted[2..4], [Inserted::Added, Inserted::Refused]);
-    assert_eq!(table.insert(at(1), RECORDS[0].clone()), Inserted::Updated);
+    assert_eq!(insert(&mut table, at(1), RECORDS[0].clone()), Inserted::Updated);
     drop(table);
     assert_eq!(budget.report().resident, 0);
 }
@@ -140,7 +168,7 @@ fn buckets_are_idle_until_something_near_is_looked_up() {
     let mut table = table();
     assert_eq!(table.idle(at(0)), [], "nothing to refresh in an empty table");
     let nearest = RECORDS.iter().min_by_key(|record| record.key()).expect("300 of them");
-    table.insert(at(1), nearest.clone());
+    insert(&mut table, at(1), nearest.clone());
     let bucket = table.own.distance(&nearest.key()).bucket().expect("not ourselves");
     assert_eq!(table.idle(at(1)), (bucket..=255).rev().collect::<Vec<_>>());
     table.touch(at(1), &nearest.key());
@@ -173,14 +201,14 @@ proptest! {
     #[test]
     fn whatever_happens_the_table_keeps_its_shape(steps in prop::collection::vec(step(), 0..600)) {
         let budget = Budget::default();
-        let mut table = Table::new(RECORDS[0].key(), budget.clone());
+        let mut table = Table::new(RECORDS[0].key(), AddressPolicy::Loopback, budget.clone());
         for (time, step) in steps.into_iter().enumerate() {
             let now = at(time as u64);
             match step {
                 Step::Insert(node) => {
                     let bucket = table.distance(&RECORDS[node].node()).bucket();
                     let kept: Vec<_> = table.entries().filter(|entry| !entry.is_gone()).map(|entry| entry.record.node()).collect();
-                    let inserted = table.insert(now, RECORDS[node].clone());
+                    let inserted = insert(&mut table, now, RECORDS[node].clone());
                     prop_assert_eq!(inserted == Inserted::Refused, bucket.is_none(), "only we ourselves are refused");
                     prop_assert!(kept.iter().all(|node| table.get(node).is_some()), "old is good");
                 }
@@ -210,7 +238,7 @@ proptest! {
     #[test]
     fn the_closest_are_the_closest(target: [u8; 32], limit in 0_usize..20) {
         let mut table = table();
-        RECORDS.iter().for_each(|record| drop(table.insert(at(1), record.clone())));
+        RECORDS.iter().for_each(|record| drop(insert(&mut table, at(1), record.clone())));
         let target = DhtKey::from_bytes(target);
         let mut expected: Vec<_> = table.entries().map(|entry| entry.record.clone()).collect();
         expected.sort_by_key(|record| record.key().distance(&target));

@@ -50,9 +50,6 @@ pub struct ConnectionConfig {
     /// While a message is incomplete, 10 KiB at least must arrive in each window of this length, whatever they are
     /// (parameters, 1.3: slower than 1 KiB/s over 10 s ends the connection).
     pub stall_window: Duration,
-    /// How long a message may take from its first fragment to its last. 60 s (our guess: the longest message at 280 kbit/s,
-    /// and six times what anybody waits for an answer). Without it a peer could hold a megabyte of ours for a byte a minute.
-    pub message_deadline: Duration,
     /// Records a direction between two rekeys: [`REKEY_EVERY`], except in tests.
     pub rekey_every: u64,
 }

@@ -22,7 +22,7 @@
 //! |---|---|---|
 //! | us | wrong magic, or no preamble at all | nothing |
 //! | us | handshake: version, network, suite, peer, proof, 5 s | REFUSE in clear (CLOSE once keys stand) |
-//! | us | open: command `Close`, a broken rule, 90 s of silence, 60 s for one message, 5 s without memory | CLOSE |
+//! | us | open: command `Close`, a broken rule, 90 s of silence, 5 s without memory | CLOSE |
 //! | them | REFUSE (unauthenticated), CLOSE | nothing |
 //! | network | the stream ends | nothing |
 //!

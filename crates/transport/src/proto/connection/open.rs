@@ -6,7 +6,7 @@ use std::{collections::VecDeque, sync::Arc};
 use bytes::Bytes;
 use peerage_core::{
     Class, CloseReason, Closed, ClosedBy, Command, ConnectionCommand, ConnectionEvent, DropReason, Message, Outbound,
-    PerClass, RequestError, SecretRng, Timestamp,
+    RequestError, SecretRng, Timestamp,
 };
 use peerage_wire::{
     DecodeError, Envelope, Frame, FrameReader, Incoming, Reassembler, RecordHeader, RecordKind, decode_reason,
@@ -79,8 +79,6 @@ struct Session {
     rate: ControlRate,
     requests: Requests,
     heartbeat: Heartbeat,
-    /// When the incomplete message of each class was begun.
-    begun: PerClass<Option<Timestamp>>,
 }
 
 impl Open {
@@ -103,7 +101,6 @@ impl Open {
             rate: ControlRate::new(now),
             requests: Requests::default(),
             heartbeat,
-            begun: PerClass::from_fn(|_| None),
         };
         Self {
             sealer: Sealer::new(secured.keys.send, config.rekey_every),
@@ -202,9 +199,6 @@ impl Open {
             return Err(Closed::by_us(CloseReason::TooSlow));
         }
         self.session.heartbeat.handle_timeout(now, || rng.next_u64()).map_err(Closed::by_us)?;
-        if self.pause.is_none() && self.session.next_overdue().is_some_and(|at| at <= now) {
-            return Err(Closed::by_us(CloseReason::SlowPeer));
-        }
         while let Some(id) = self.session.requests.end_due(now) {
             events.push_back(ConnectionEvent::Response { id, result: Err(RequestError::Timeout) });
         }
@@ -304,11 +298,6 @@ impl Session {
                 Err(DecodeError::OverBudget(_)) => return Ok(rest),
                 Err(error) => return Err(error.close_reason()),
                 Ok(incoming) => {
-                    match frame {
-                        Frame::First { command, .. } => self.begun[command.class()] = Some(now),
-                        Frame::Next { command, last: true, .. } => self.begun[command.class()] = None,
-                        Frame::Whole { .. } | Frame::Next { .. } => {}
-                    }
                     if let Some(len) = announced(&frame) {
                         self.receive_credit.arrive(frame.command().class(), cost(len))?;
                     }
@@ -318,12 +307,6 @@ impl Session {
                 }
             }
         }
-    }
-
-    /// When the oldest incomplete message has taken too long.
-    fn next_overdue(&self) -> Option<Timestamp> {
-        let begun = self.begun.iter().filter_map(|(_, begun)| *begun).min()?;
-        Some(begun + self.config.message_deadline)
     }
 
     /// What to tell of a complete message. What nobody will consume is consumed here.

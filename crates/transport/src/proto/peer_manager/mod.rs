@@ -45,7 +45,7 @@ pub struct PeerManagerConfig {
     pub local: NodeId,
     /// Outbound connections to keep. Default 8 (Bitcoin Core's count of full-relay outbound peers).
     pub target_outbound: usize,
-    /// Peers in all; beyond this only reserved ones are admitted. Default 64 (our guess).
+    /// Peers in all; beyond this only reserved ones are admitted to stay. Default 64 (our guess).
     pub max_peers: usize,
     /// Peers named by the operator: dialled always, admitted always.
     pub reserved: Vec<KnownPeer>,
@@ -114,6 +114,8 @@ pub struct Peer {
     link: LinkId,
     /// Connected because somebody wanted it just then: the first to go when there are enough.
     transient: bool,
+    /// Admitted for a moment although there is no room.
+    guest: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -132,6 +134,11 @@ const REMEMBER_AFTER: Duration = Duration::from_millis(500);
 const MAX_DIALS: usize = 16;
 /// A peer that somebody wanted just then is kept at least so long (our guess: a lookup is over by then).
 const TRANSIENT_KEEP: Duration = Duration::from_secs(10);
+/// Peers beyond the maximum that are admitted for a moment (our guess: with the next constant, five newcomers a second).
+/// Without them a full node would shut out of the network everybody who knows no other.
+const GUESTS: usize = 16;
+/// How long such a peer stays unless a place becomes free (our guess: time to ask for others, over any way).
+const GUEST_KEEP: Duration = Duration::from_secs(3);
 /// A connection that lasted so long clears the failures before it (our guess). One that ended sooner is one more: whoever
 /// turns us away only after the handshake is no better than an address at which nobody answers.
 const LASTING: Duration = Duration::from_secs(60);
@@ -233,29 +240,32 @@ impl PeerManager {
             self.forget_link(now, old);
             self.close(old, CloseReason::Duplicate);
         }
-        if !reserved && !self.has_room(&info) {
+        let guest = !reserved && !self.has_room(&info);
+        if guest && self.peers.values().filter(|peer| peer.guest).count() >= GUESTS {
             return self.turn_away(now, link, &info, CloseReason::TooManyPeers);
         }
         self.remember_good(now, &info);
         self.links.insert(link, peer);
         let transient = wanted && info.outbound && self.outbound() >= self.config.target_outbound;
-        self.peers.insert(peer, Peer { info, since: now.mono, rtt: None, link, transient });
+        self.peers.insert(peer, Peer { info, since: now.mono, rtt: None, link, transient, guest });
         self.actions.push_back(Action::Link(Outlet::Admit(link)));
     }
 
     /// Whether a slot is free. Places for outbound connections are never given to those who come by themselves: whoever
     /// fills the rest must not cut the node off from those that it chose.
     fn has_room(&self, info: &LinkInfo) -> bool {
-        let inbound = self.peers.len() - self.outbound();
+        let stay = || self.peers.values().filter(|peer| !peer.guest);
+        let inbound = stay().filter(|peer| !peer.info.outbound).count();
         let places = self.config.max_peers.saturating_sub(self.config.target_outbound);
-        self.peers.len() < self.config.max_peers && (info.outbound || inbound < places)
+        stay().count() < self.config.max_peers && (info.outbound || inbound < places)
     }
 
     /// Which of two connections to one peer stays. When both sides dialled at once, both must choose the same: the one
-    /// that the lower identity opened. When one side opened both, its newer one tells that it lost the older.
+    /// that the lower identity opened. When one side opened both, its newer one tells that it lost the older, and again both
+    /// must choose the same.
     fn prefers_new(&self, old: &LinkInfo, new: &LinkInfo) -> bool {
         if old.outbound == new.outbound {
-            return !new.outbound;
+            return true;
         }
         let opener = if new.outbound { self.config.local } else { new.peer };
         opener == self.config.local.min(new.peer)
@@ -359,15 +369,35 @@ impl PeerManager {
         };
         let (reserved, mut others): (Vec<_>, Vec<_>) =
             self.book.iter().filter(idle).partition(|(_, entry)| entry.reserved);
+        if missing == 0 {
+            others.clear(); // the usual case: nothing to sort
+        }
         // Those that our own dials reached last come first, then whoever failed least; equal ones in an order that nobody
         // outside can foresee, so that no identity can be made to come first.
-        others.sort_by_key(|(peer, entry)| (Reverse(entry.last_good), entry.failures, self.order.hash_one(peer)));
+        others
+            .sort_by_cached_key(|(peer, entry)| (Reverse(entry.last_good), entry.failures, self.order.hash_one(peer)));
         let chosen: Vec<_> =
             reserved.into_iter().chain(others.into_iter().take(missing)).map(|(peer, _)| *peer).collect();
         for peer in chosen {
             self.dial(now, peer, false);
         }
+        self.see_guests_off(now);
         self.close_surplus(now);
+    }
+
+    /// Lets guests stay if there is room by now, and ends their connections when their time is over.
+    fn see_guests_off(&mut self, now: Now) {
+        let guests: Vec<_> = self.peers.iter().filter(|(_, peer)| peer.guest).map(|(id, _)| *id).collect();
+        for id in guests {
+            let Some(peer) = self.peers.get(&id) else { continue };
+            let (link, over) = (peer.link, now.mono.since(peer.since) >= GUEST_KEEP);
+            if self.has_room(&peer.info) {
+                self.peers.entry(id).and_modify(|peer| peer.guest = false);
+            } else if over {
+                self.forget_link(now, link);
+                self.close(link, CloseReason::TooManyPeers);
+            }
+        }
     }
 
     /// Ends one connection at a time that was opened for a passing need, once there are enough others.

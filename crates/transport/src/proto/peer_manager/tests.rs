@@ -145,23 +145,43 @@ fn a_full_node_turns_strangers_away_but_never_a_reserved_peer() {
         (config.max_peers, config.target_outbound) = (2, 0);
         config.reserved = vec![known(1)];
     });
-    bench.up(10, false);
-    bench.up(11, false);
-    let (late, done) = bench.up(12, false);
+    let room = 2 + GUESTS as u8;
+    (10..10 + room).for_each(|number| drop(bench.up(number, false)));
+    let (late, done) = bench.up(10 + room, false);
     assert_eq!(done, [Outlet::Close { link: late, reason: CloseReason::TooManyPeers }]);
     let (reserved, done) = bench.up(1, false);
     assert_eq!(done, [Outlet::Admit(reserved)]);
 }
 
 #[test]
+fn a_full_node_lets_newcomers_ask_for_others_before_it_turns_them_away() {
+    let mut bench = Bench::new(|config| (config.max_peers, config.target_outbound) = (2, 0));
+    let stays: Vec<_> = [10, 11].into_iter().map(|number| bench.up(number, false).0).collect();
+    let (guest, done) = bench.up(12, false);
+    assert_eq!(done, [Outlet::Admit(guest)]);
+    assert_eq!(bench.pass(GUEST_KEEP - TICK), []);
+    let done = bench.pass(2 * TICK);
+    assert_eq!(done, [Outlet::Close { link: guest, reason: CloseReason::TooManyPeers }], "and nobody else");
+
+    let (guest, _) = bench.up(13, false);
+    bench.down(stays[0]);
+    let done = bench.pass(2 * GUEST_KEEP);
+    assert!(!done.iter().any(|outlet| matches!(outlet, Outlet::Close { .. })), "a place is free: {done:?}");
+    assert!(bench.manager.peer(&id(13)).is_some_and(|peer| peer.link == guest));
+}
+
+#[test]
 fn whoever_fills_all_inbound_places_cannot_take_those_of_our_own_choice() {
     let mut bench = Bench::new(|config| (config.max_peers, config.target_outbound) = (10, 4));
-    let admitted = (20..40).filter(|number| matches!(bench.up(*number, false).1[..], [Outlet::Admit(_)])).count();
-    assert_eq!(admitted, 6);
+    let admitted = (20..80).filter(|number| matches!(bench.up(*number, false).1[..], [Outlet::Admit(_)])).count();
+    assert_eq!(admitted, 6 + GUESTS);
     for number in 10..14 {
         let (link, done) = bench.up(number, true);
         assert_eq!(done, [Outlet::Admit(link)]);
     }
+    bench.pass(GUEST_KEEP + TICK);
+    assert_eq!(bench.manager.peers().count(), 10);
+    assert_eq!(bench.manager.peers().filter(|peer| peer.info.outbound).count(), 4);
 }
 
 #[test]

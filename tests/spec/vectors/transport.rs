@@ -1,0 +1,210 @@
+use std::sync::Arc;
+
+use peerage_core::{
+    Budget, Class, CloseReason, Connection, ConnectionEvent, Message, NetworkId, NodeId, SecretRng, Seed,
+};
+use peerage_transport::proto::{
+    connection::{
+        ConnectionConfig, REKEY_EVERY, SecureConnection,
+        commands::{Beat, CREDIT, Grant, PING, PONG},
+    },
+    noise::{
+        CipherState, DhKeypair, HandshakeState, Role,
+        identity::{Claim, Hello, seal_payload},
+    },
+};
+use peerage_wire::{
+    Envelope, Limits, Magic, RecordKind, begin_sealed, encode_frame, finish_sealed,
+    limits::{PREAMBLE, RECORD_HEADER},
+    payload,
+};
+
+use super::signed;
+use crate::{
+    document::{Vector, hold},
+    fixtures::{id, keypair, now},
+};
+
+/// Dice that give the same each time, and the 32 bytes that they give first.
+fn dice(name: &str) -> (SecretRng, [u8; 32]) {
+    let seed = Seed::from_u64(1).derive(name);
+    (SecretRng::insecure_from_seed(&seed), SecretRng::insecure_from_seed(&seed).bytes32())
+}
+
+fn config(number: u8, name: &str) -> (Arc<ConnectionConfig>, [u8; 32]) {
+    let (mut rng, secret) = dice(name);
+    let (network, limits) = (NetworkId::from_bytes([9; 32]), Arc::new(Limits::new(&[])));
+    let key = Arc::new(keypair(number));
+    let mut config = ConnectionConfig::new(key, network, Magic::DEV, limits, Budget::default(), &mut rng);
+    config.features = if number == 1 { 0b0110 } else { 0b0011 };
+    if number == 2 {
+        config.listen = ["192.0.2.1:30303", "[2001:db8::1]:30303"].map(|addr| addr.parse().expect("an address")).into();
+    }
+    (Arc::new(config), secret)
+}
+
+fn connection(
+    config: &Arc<ConnectionConfig>,
+    outbound: bool,
+    expected: Option<NodeId>,
+    name: &str,
+) -> SecureConnection {
+    let remote = ([127, 0, 0, 1], 7000).into();
+    SecureConnection::new(Arc::clone(config), outbound, remote, expected, now(), dice(name).0)
+}
+
+fn transmit(connection: &mut SecureConnection) -> Vec<u8> {
+    let mut out = Vec::new();
+    connection.poll_transmit(now(), &mut out, usize::MAX);
+    out
+}
+
+/// Cuts the first `count` records in clear off a flight.
+fn clear(flight: &mut Vec<u8>, count: usize) -> Vec<Vec<u8>> {
+    let records = (0..count).map(|_| {
+        let length = u32::from_be_bytes(*flight[8..].first_chunk().expect("a header")) as usize;
+        let rest = flight.split_off(RECORD_HEADER + length);
+        core::mem::replace(flight, rest)
+    });
+    records.collect()
+}
+
+/// The plaintext of a sealed record, which must be the only one.
+fn open(cipher: &mut CipherState, record: &[u8]) -> Vec<u8> {
+    let mut body = record[2..].to_vec();
+    assert_eq!(body.len(), usize::from(u16::from_be_bytes([record[0], record[1]])), "one record");
+    cipher.decrypt_with_ad(&[], &mut body).expect("authentic").to_vec()
+}
+
+fn seal(cipher: &mut CipherState, kind: RecordKind, plaintext: &[u8]) -> Vec<u8> {
+    let mut record = Vec::new();
+    let start = begin_sealed(&mut record, kind);
+    record.extend_from_slice(plaintext);
+    let body = finish_sealed(&mut record, start);
+    let tag = cipher.encrypt_with_ad(&[], &mut record[body..]).expect("a fresh key");
+    record.extend_from_slice(&tag);
+    record
+}
+
+/// The proof of one side, put together from the parts that the document names.
+fn proof(vector: Vector, number: u8, role: Role, noise: &HandshakeState, hello: &Hello) -> (Vector, Vec<u8>) {
+    let (handshake_hash, static_key) = (*noise.handshake_hash(), *noise.local_static());
+    let payload = seal_payload(&keypair(number), &Claim { role, handshake_hash, static_key }, hello);
+    let byte = u8::from(role == Role::Responder);
+    let input = signed("peerage-noise-v1", &[&[byte], &handshake_hash, &static_key]);
+    assert_eq!(payload[34..98], keypair(number).sign(&input), "the signature is over these bytes");
+    let body = 2 + usize::from(u16::from_be_bytes([payload[0], payload[1]]));
+    let which = if role == Role::Responder { 2 } else { 3 };
+    let vector = vector
+        .hex(&format!("h before message {which}"), handshake_hash)
+        .hex(&format!("signed for message {which}"), &input)
+        .hex(&format!("payload {which} before its padding"), &payload[..body])
+        .text(&format!("payload {which} bytes"), payload.len());
+    (vector, payload)
+}
+
+/// A whole handshake between two connections, and beside it the bare Noise of both sides, which must agree with them.
+fn handshake() -> [Vector; 3] {
+    let ((a, a_static), (b, b_static)) = (config(1, "initiator static"), config(2, "responder static"));
+    let (mut initiator, mut responder) =
+        (connection(&a, true, Some(id(2)), "initiator"), connection(&b, false, None, "responder"));
+    let keys = Vector::new("handshake-keys")
+        .hex("initiator identity seed", [1; 32])
+        .hex("initiator identity", id(1).as_bytes())
+        .hex("initiator static secret", a_static)
+        .hex("initiator static public", a.static_key.public())
+        .hex("initiator ephemeral secret", dice("initiator").1)
+        .hex("responder identity seed", [2; 32])
+        .hex("responder identity", id(2).as_bytes())
+        .hex("responder static secret", b_static)
+        .hex("responder static public", b.static_key.public())
+        .hex("responder ephemeral secret", dice("responder").1)
+        .hex("network", a.network.as_bytes())
+        .text("initiator features", "6, no listen address")
+        .text("responder features", "3, listens at 192.0.2.1:30303 and [2001:db8::1]:30303");
+
+    let mut flight = transmit(&mut initiator);
+    responder.handle_bytes(now(), &flight);
+    let [preamble, first] = &clear(&mut flight, 2)[..] else { panic!("two records") };
+    assert!(flight.is_empty() && preamble.len() == RECORD_HEADER + PREAMBLE);
+    let prologue = [b"peerage-v1".as_slice(), preamble].concat();
+    let noise = |role, config: &ConnectionConfig, name| {
+        HandshakeState::xx(role, &prologue, config.static_key.clone(), &mut dice(name).0)
+    };
+    let mut ours = noise(Role::Initiator, &a, "initiator");
+    let mut theirs = noise(Role::Responder, &b, "responder");
+    let mut message = Vec::new();
+    ours.write_message(&[], &mut message).expect("message 1");
+    assert_eq!(message, first[RECORD_HEADER..]);
+    theirs.read_message(&message).expect("message 1");
+    let vector = Vector::new("handshake").hex("record PREAMBLE", preamble).hex("record of message 1", first);
+
+    let hello = |features: u64, config: &ConnectionConfig| {
+        Hello::new(features | 1 << 56, config.listen.clone()).expect("few addresses")
+    };
+    let mut flight = transmit(&mut responder);
+    initiator.handle_bytes(now(), &flight);
+    let [second] = &clear(&mut flight, 1)[..] else { panic!("one record") };
+    let (vector, payload) = proof(vector, 2, Role::Responder, &theirs, &hello(3, &b));
+    message.clear();
+    theirs.write_message(&payload, &mut message).expect("message 2");
+    assert_eq!(message, second[RECORD_HEADER..]);
+    ours.read_message(&message).expect("message 2");
+    let vector = vector.hex("record of message 2", second);
+
+    let mut flight = transmit(&mut initiator);
+    responder.handle_bytes(now(), &flight);
+    let [third] = &clear(&mut flight, 1)[..] else { panic!("one record") };
+    let (vector, payload) = proof(vector, 1, Role::Initiator, &ours, &hello(6, &a));
+    message.clear();
+    ours.write_message(&payload, &mut message).expect("message 3");
+    assert_eq!(message, third[RECORD_HEADER..]);
+    theirs.read_message(&message).expect("message 3");
+    let vector = vector.hex("record of message 3", third).hex("h after message 3", ours.handshake_hash());
+
+    let (mut ours, mut theirs) = (ours.split().expect("complete"), theirs.split().expect("complete"));
+    let sealed = Vector::new("sealed-records")
+        .hex("initiator plaintext 0", open(&mut theirs.receive, &flight))
+        .hex("initiator record 0", &flight);
+    let answer = transmit(&mut responder);
+    initiator.handle_bytes(now(), &answer);
+    let sealed =
+        sealed.hex("responder plaintext 0", open(&mut ours.receive, &answer)).hex("responder record 0", &answer);
+    for (connection, peer) in [(&mut initiator, id(2)), (&mut responder, id(1))] {
+        let Some(ConnectionEvent::Established(info)) = connection.poll_event() else { panic!("not established") };
+        assert_eq!((info.peer, info.features), (peer, 0b0010));
+    }
+
+    // The initiator's key is used up to its change, by records that nobody looks at.
+    ours.send.encrypt_with_ad(&[], &mut []).expect("record 0, as above");
+    while ours.send.nonce() < REKEY_EVERY - 1 {
+        ours.send.encrypt_with_ad(&[], &mut []).expect("far from the end");
+    }
+    let last = [CloseReason::Shutdown.code()];
+    let sealed = sealed.hex("initiator record 65535 of CLOSE shutdown", seal(&mut ours.send, RecordKind::Close, &last));
+    ours.send.rekey();
+    let sealed = sealed.hex("initiator record 65536 of the same", seal(&mut ours.send, RecordKind::Close, &last));
+    [keys, vector, sealed]
+}
+
+fn messages() -> Vector {
+    let frame = |command, head: Vec<u8>| {
+        let mut out = Vec::new();
+        encode_frame(&Message::new(command, head), Envelope::Notification, &mut out);
+        out
+    };
+    let beat = payload::to_bytes(&Beat { nonce: 300, data: vec![0xaa, 0xbb] });
+    let grant = payload::to_bytes(&Grant { class: Class::Gossip as u8, bytes: 1 << 20 });
+    Vector::new("control")
+        .hex("PING, nonce 300, data aabb", frame(PING, beat.clone()))
+        .hex("PONG, nonce 300, data aabb", frame(PONG, beat))
+        .hex("CREDIT, gossip, 1048576 bytes", frame(CREDIT, grant))
+}
+
+#[test]
+fn the_vectors_of_transport_are_what_the_code_writes() {
+    let [keys, transcript, sealed] = handshake();
+    let same = DhKeypair::generate(&mut dice("initiator static").0);
+    assert_eq!(same.public(), config(1, "initiator static").0.static_key.public(), "a key is the first 32 bytes drawn");
+    hold("transport", &[keys, transcript, sealed, messages()]);
+}

@@ -149,8 +149,22 @@ fn joined(sim: &Sim<Managed<Crowd>>) -> usize {
     (0..NODES).filter(|node| sim.node(*node).protocol().upper().discovery.is_joined()).count()
 }
 
+/// The least that can be different about a run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Twist {
+    Nothing,
+    /// One bit of one byte of one item.
+    FlippedBit,
+    /// Two items in the middle are published in the other order.
+    Swapped,
+}
+
 /// Tells the whole story and returns its event hash.
 fn tell(seed: u64) -> [u8; 32] {
+    tell_with(seed, Twist::Nothing)
+}
+
+fn tell_with(seed: u64, twist: Twist) -> [u8; 32] {
     let mut sim = gather(seed);
     sim.run_until(|sim| joined(sim) == NODES, 60 * SECOND);
     assert_eq!(joined(&sim), NODES, "not all found their neighbourhood through the one that they knew");
@@ -165,8 +179,16 @@ fn tell(seed: u64) -> [u8; 32] {
 
     let dice = sim.seed().hasher("items");
     let mut published = BTreeMap::new();
-    for number in 0..ITEMS {
-        let bytes = Bytes::from(format!("item {number} ").repeat(1 + number * 20));
+    for turn in 0..ITEMS {
+        let number = match turn {
+            20 | 21 if twist == Twist::Swapped => 41 - turn,
+            _ => turn,
+        };
+        let mut bytes = format!("item {number} ").repeat(1 + number * 20).into_bytes();
+        if twist == Twist::FlippedBit && number == 20 {
+            bytes[100] ^= 1;
+        }
+        let bytes = Bytes::from(bytes);
         let node = dice.hash_one(number) as usize % NODES;
         published.insert(ItemId::of(&TOPIC, &bytes), node);
         sim.command(node, ManagedCommand::Upper(bytes));
@@ -191,4 +213,31 @@ fn tell(seed: u64) -> [u8; 32] {
 #[test]
 fn a_hundred_stacks_join_through_one_and_hear_everything_once_and_the_run_can_be_replayed() {
     world::is_a_run(system_tests::seed(1), tell);
+}
+
+/// Set in a process that shall only say the hash of the run with this seed.
+const ONLY_HASH: &str = "CROWD_ONLY_HASH";
+
+#[test]
+fn the_hash_of_a_run_is_the_same_in_another_process_and_another_for_the_least_twist() {
+    let hex = |hash: [u8; 32]| NodeId::from_bytes(hash).to_string();
+    if let Ok(seed) = std::env::var(ONLY_HASH) {
+        return println!("hash {}", hex(tell(seed.parse().expect("a seed"))));
+    }
+    let seed = system_tests::seed(1);
+    let name = "crowd::the_hash_of_a_run_is_the_same_in_another_process_and_another_for_the_least_twist";
+    let other = std::process::Command::new(std::env::current_exe().expect("this process runs"))
+        .args([name, "--exact", "--nocapture"])
+        .env(ONLY_HASH, seed.to_string())
+        .output()
+        .expect("another process");
+    let said = String::from_utf8_lossy(&other.stdout);
+    let there = said.lines().find_map(|line| line.split_once("hash ")).map(|(_, hash)| hash.trim().to_owned());
+    let here = hex(tell(seed));
+    println!("seed {seed}: here {here}, there {there:?}");
+    assert_eq!(there.as_deref(), Some(&*here), "seed {seed}: two processes disagree: {said}");
+    for (what, twist) in [("a flipped bit", Twist::FlippedBit), ("two swapped events", Twist::Swapped)] {
+        assert_ne!(hex(tell_with(seed, twist)), here, "seed {seed}: {what} does not show");
+    }
+    assert_ne!(hex(tell(seed + 1)), here, "seed {seed}: the seed does not show");
 }

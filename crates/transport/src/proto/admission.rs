@@ -187,7 +187,7 @@ impl Admission {
         if links >= config.max_links {
             return Verdict::Refuse(CloseReason::TooManyPeers);
         }
-        let ip = ip.to_canonical();
+        let ip = holder(ip.to_canonical());
         if config.loopback_exempt && is_loopback_v4(ip) {
             return Verdict::Admit;
         }
@@ -260,6 +260,14 @@ impl Admission {
             .into_values()
             .max_by_key(|(count, oldest)| (*count, core::cmp::Reverse(*oldest)))
             .map(|(_, oldest)| oldest)
+    }
+}
+
+/// What counts as one address: for IPv6 a whole /64, of which every subscriber has at least one (RFC 6177).
+fn holder(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(_) => ip,
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
     }
 }
 
@@ -342,6 +350,16 @@ mod tests {
             Verdict::Refuse(CloseReason::AddressLimit),
             "in other clothes"
         );
+    }
+
+    #[test]
+    fn a_whole_64_of_ipv6_counts_as_one_address() {
+        let mut door = Door::new(|_| ());
+        for host in 1..=4 {
+            assert_eq!(door.knock_and_prove(&format!("2001:db8::{host}")), Verdict::Admit);
+        }
+        assert_eq!(door.knock_and_prove("2001:db8::99"), Verdict::Refuse(CloseReason::TooFast));
+        assert_eq!(door.knock_and_prove("2001:db8:0:1::1"), Verdict::Admit, "another subscriber");
     }
 
     #[test]

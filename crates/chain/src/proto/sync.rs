@@ -21,7 +21,7 @@ use super::{
     id::TxId,
     jobs::ComputeJob,
     peer::Peer,
-    wire::{BlocksRequest, Summary, unbatch},
+    wire::{BLOCKS, BlocksRequest, Summary, unbatch},
 };
 use crate::store::StoreJob;
 
@@ -341,6 +341,7 @@ impl Chain {
         }
         let Some(Open { from, .. }) = self.sync.open.remove(&id) else { return };
         let blocks = match result {
+            Ok((message, _)) if message.command != BLOCKS => Err(Fault::BadSyncAnswer),
             Ok((message, charge)) => unbatch(&message).map(|blocks| (blocks, charge)),
             Err(RequestError::Timeout) => Err(Fault::UnansweredRequest),
             Err(RequestError::Closed(_) | RequestError::Dropped(_)) => {

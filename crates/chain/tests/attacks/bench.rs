@@ -277,7 +277,12 @@ impl Bench {
     }
 
     pub(crate) fn deliver(&mut self, asked: Asked, blocks: &[Bytes]) {
-        let result = Ok((batch(BLOCKS, blocks), self.budget.nothing()));
+        self.deliver_as(BLOCKS, asked, blocks);
+    }
+
+    /// An answer in the clothes of another message.
+    pub(crate) fn deliver_as(&mut self, clothes: peerage_core::Command, asked: Asked, blocks: &[Bytes]) {
+        let result = Ok((batch(clothes, blocks), self.budget.nothing()));
         self.network(NetworkEvent::Response { peer: asked.whom, id: asked.id, command: BLOCKS, result });
     }
 

@@ -151,6 +151,18 @@ fn whoever_claims_everything_and_says_nothing_delays_nobody() {
 }
 
 #[test]
+fn an_answer_of_another_kind_is_no_answer_even_if_its_bytes_would_do() {
+    let blocks = real_blocks(2);
+    let mut bench = Bench::ordinary();
+    bench.up(peer(1));
+    bench.tell(peer(1), 2);
+    bench.pass(SECOND * 2);
+    let asked = *bench.asked.last().expect("the gap is asked for");
+    bench.deliver_as(peerage_chain::proto::TRANSACTIONS, asked, &blocks);
+    assert_eq!((bench.height(), &bench.reports[..]), (0, &[(peer(1), Fault::BadSyncAnswer)][..]));
+}
+
+#[test]
 fn a_silent_peer_is_backed_up_after_two_seconds_and_rests_a_minute_even_if_it_comes_back() {
     let blocks = real_blocks(5);
     let mut bench = Bench::ordinary();

@@ -9,7 +9,7 @@ mod read;
 pub mod tables;
 pub mod verify;
 
-use std::{path::Path, sync::Arc};
+use std::{io, path::Path, sync::Arc};
 
 use peerage_core::NetworkId;
 use redb::{Builder, Database, StorageBackend, backends::InMemoryBackend};
@@ -31,13 +31,16 @@ pub const DEFAULT_CACHE_BYTES: usize = 64 * 1024 * 1024;
 #[derive(Debug, Error)]
 pub enum OpenError {
     /// The database itself cannot be opened: no such file, no right to it, in use, damaged.
-    #[error("the database cannot be opened: {0}")]
+    #[error("the database cannot be opened: {0}{remedy}", remedy = remedy(.0))]
     Database(#[from] Box<redb::Error>),
+    /// The database is so damaged that its engine gave up on it.
+    #[error("the database cannot be opened: it is damaged{DAMAGED}")]
+    Damaged,
     /// The file is a database, but none of ours.
-    #[error("the database has no {0}: it is not a store of this program")]
+    #[error("the database has no {0}: it is not a store of this program; move it out of the data directory")]
     NotAStore(&'static str),
     /// Written by a later version of this program.
-    #[error("the store has schema {found}, this version knows {known} at most")]
+    #[error("the store has schema {found}, this version knows {known}: run the later version that wrote it")]
     FutureSchema {
         /// In the file.
         found: u32,
@@ -45,7 +48,10 @@ pub enum OpenError {
         known: u32,
     },
     /// Of another network.
-    #[error("the store belongs to network {found}, not to {expected}")]
+    #[error(
+        "the store belongs to network {found}, not to {expected}: put back the genesis of that network, or use another \
+         data directory for this one"
+    )]
     OtherNetwork {
         /// In the file.
         found: NetworkId,
@@ -61,11 +67,35 @@ pub enum OpenError {
 #[derive(Debug, Error)]
 pub enum StoreError {
     /// The database says so: disk full, input/output error, damage.
-    #[error("the database fails: {0}")]
+    #[error("the database fails: {0}{remedy}", remedy = remedy(.0))]
     Database(#[from] Box<redb::Error>),
     /// A row cannot be read as what it should be.
-    #[error("{0} is damaged")]
+    #[error("{0} is damaged{DAMAGED}")]
     Corrupt(&'static str),
+}
+
+/// What to do about a store that is damaged.
+const DAMAGED: &str = "; restore it from a backup, or move it away: the node then fetches the chain from its peers";
+
+/// What to do about a failure of the database, in words that follow those of the failure.
+fn remedy(error: &redb::Error) -> &'static str {
+    match error {
+        redb::Error::Corrupted(_) | redb::Error::RepairAborted => DAMAGED,
+        redb::Error::DatabaseAlreadyOpen => "; end the other program that has it open",
+        redb::Error::Io(reason) if reason.kind() == io::ErrorKind::StorageFull => {
+            "; make room on the disk and start the node again"
+        }
+        redb::Error::Io(reason) if reason.kind() == io::ErrorKind::InvalidData => {
+            "; it is no database, or its beginning is damaged: restore it from a backup, or move it away"
+        }
+        _ => "",
+    }
+}
+
+/// Opens or reads a database whose engine does not always expect damage: a panic of it is damage found.
+fn expecting_damage<T, E>(work: impl FnOnce() -> Result<T, E>, damaged: E) -> Result<T, E> {
+    // Nothing that a panic could leave half done outlives the closure: what it opened is dropped with it.
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or(Err(damaged))
 }
 
 macro_rules! from_redb {
@@ -96,9 +126,10 @@ impl Store {
     /// Opens the store at `path`, creating an empty one where there is none. `cache_bytes`: see [`DEFAULT_CACHE_BYTES`].
     ///
     /// # Errors
-    /// [`OpenError`]; the file is then unchanged.
+    /// [`OpenError`]; what the file holds is then unchanged.
     pub fn open(path: &Path, genesis: Arc<Genesis>, cache_bytes: usize) -> Result<Self, OpenError> {
-        Self::prepare(Builder::new().set_cache_size(cache_bytes).create(path)?, genesis)
+        let open = || Self::prepare(Builder::new().set_cache_size(cache_bytes).create(path)?, genesis);
+        expecting_damage(open, OpenError::Damaged)
     }
 
     /// Opens a store that must exist already, for offline checks.
@@ -106,7 +137,8 @@ impl Store {
     /// # Errors
     /// [`OpenError`].
     pub fn open_existing(path: &Path, genesis: Arc<Genesis>, cache_bytes: usize) -> Result<Self, OpenError> {
-        Self::check(Builder::new().set_cache_size(cache_bytes).open(path)?, genesis)
+        let open = || Self::check(Builder::new().set_cache_size(cache_bytes).open(path)?, genesis);
+        expecting_damage(open, OpenError::Damaged)
     }
 
     /// Opens or creates a store over a backend of the caller's: the simulator's disks, with their faults.

@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use redb::{ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata};
 
-use super::{OpenError, Store, StoreError, tables, tables::TxLocation, zero};
+use super::{OpenError, Store, StoreError, expecting_damage, tables, tables::TxLocation, zero};
 use crate::proto::{
     block::{CheckedBlock, Receipt, receipts_root},
     execute::{Exclusion, Executor},
@@ -116,14 +116,17 @@ impl Store {
     /// # Errors
     /// [`StoreError`] if the database cannot be read.
     pub fn verify(&self) -> Result<Report, StoreError> {
-        let txn = self.db.begin_read()?;
-        let mut walk = Walk::new(&self.genesis);
-        for row in txn.open_table(tables::BLOCKS)?.iter()? {
-            let (height, bytes) = row?;
-            walk.block(height.value(), Bytes::copy_from_slice(bytes.value()));
-        }
-        walk.tables(&txn)?;
-        Ok(walk.report)
+        let walk = || {
+            let txn = self.db.begin_read()?;
+            let mut walk = Walk::new(&self.genesis);
+            for row in txn.open_table(tables::BLOCKS)?.iter()? {
+                let (height, bytes) = row?;
+                walk.block(height.value(), Bytes::copy_from_slice(bytes.value()));
+            }
+            walk.tables(&txn)?;
+            Ok(walk.report)
+        };
+        expecting_damage(walk, StoreError::Corrupt("the database"))
     }
 }
 

@@ -14,7 +14,7 @@ macro_rules! id {
         $(#[$doc])*
         #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(transparent)]
-        pub struct $name([u8; 32]);
+        pub struct $name(#[serde(with = "crate::array")] [u8; 32]);
 
         impl $name {
             /// The identifier with these 32 bytes.

@@ -1,13 +1,20 @@
 //! Canonical payloads: one value, one encoding.
 //!
-//! A payload is [postcard](https://postcard.jamesmunns.com/wire-format): varints, no field names, no type numbers. Postcard
-//! itself accepts over-long varints, unsorted maps and bytes after the value. Here nothing is accepted that the encoder
-//! would not have written, so that the hash of the bytes is the identity of the value and nobody can make a second
-//! message out of the first.
+//! A payload has the format of [postcard](https://postcard.jamesmunns.com/wire-format): varints, no field names, no type
+//! numbers. That format lets one value have many forms: over-long varints, unsorted maps, bytes after the value. Here
+//! nothing is accepted that the encoder would not have written, so that the hash of the bytes is the identity of the
+//! value and nobody can make a second message out of the first.
+//!
+//! The crate of that name copies arrays byte by byte and takes every form; this module copies [arrays](peerage_core::array)
+//! at once, and a test holds it against the crate.
 
-use postcard::ser_flavors::Flavor;
+mod read;
+mod write;
+
+use read::{ReadError, Reader};
 use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
+use write::{Compare, Writer};
 
 /// A payload that is not the canonical encoding of a value. Always the fault of whoever sent it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -37,16 +44,18 @@ pub enum PayloadError {
 /// The canonical encoding of a value.
 ///
 /// # Panics
-/// If the type cannot be written in postcard at all: a sequence of unknown length, or a `Serialize` that fails by
+/// If the type cannot be written in this format at all: a sequence of unknown length, or a `Serialize` that fails by
 /// itself. Both are mistakes in the type, seen in its first test; no value that came from outside can cause them.
 pub fn to_bytes<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
-    postcard::to_allocvec(value).expect("a payload type has a known length and no failing parts")
+    let mut writer = Writer::new(Vec::new());
+    value.serialize(&mut writer).expect("a payload type has a known length and no failing parts");
+    writer.sink
 }
 
 /// The value of which `bytes` are the canonical encoding.
 ///
-/// Memory: the length is checked before anything is read, and postcard reserves room for no more elements than bytes
-/// are left, so that the value takes at most `bytes.len()` times its largest element. The check of the form compares
+/// Memory: the length is checked before anything is read, and room is reserved for no more elements than bytes are
+/// left, so that the value takes at most `bytes.len()` times its largest element. The check of the form compares
 /// while it encodes and stores nothing.
 ///
 /// A payload type must not hold a sequence of elements that take no bytes (`Vec<()>`): a few bytes could announce so
@@ -58,33 +67,19 @@ pub fn from_bytes<T: DeserializeOwned + Serialize>(bytes: &[u8], max_len: usize)
     if bytes.len() > max_len {
         return Err(PayloadError::TooLong { len: bytes.len(), limit: max_len });
     }
-    let (value, rest) = postcard::take_from_bytes::<T>(bytes).map_err(|_| PayloadError::Malformed)?;
-    if !rest.is_empty() {
-        return Err(PayloadError::TrailingBytes { extra: rest.len() });
+    let mut reader = Reader(bytes);
+    let value = T::deserialize(&mut reader).map_err(|error| match error {
+        ReadError::Malformed => PayloadError::Malformed,
+        ReadError::NotCanonical => PayloadError::NotCanonical,
+    })?;
+    if !reader.0.is_empty() {
+        return Err(PayloadError::TrailingBytes { extra: reader.0.len() });
     }
-    match postcard::serialize_with_flavor(&value, Compare(bytes)) {
-        Ok([]) => Ok(value),
+    // Numbers were checked as they were read. Whether a set is sorted, or a type writes what it reads, only writing tells.
+    let mut written = Writer::new(Compare(bytes));
+    match value.serialize(&mut written) {
+        Ok(()) if written.sink.0.is_empty() => Ok(value),
         _ => Err(PayloadError::NotCanonical),
-    }
-}
-
-/// Receives the encoding of a value and compares it with the bytes that are left; fails at the first difference.
-struct Compare<'a>(&'a [u8]);
-
-impl<'a> Flavor for Compare<'a> {
-    type Output = &'a [u8];
-
-    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
-        self.try_extend(&[byte])
-    }
-
-    fn try_extend(&mut self, data: &[u8]) -> postcard::Result<()> {
-        self.0 = self.0.strip_prefix(data).ok_or(postcard::Error::SerializeBufferFull)?;
-        Ok(())
-    }
-
-    fn finalize(self) -> postcard::Result<&'a [u8]> {
-        Ok(self.0)
     }
 }
 
@@ -126,7 +121,9 @@ mod tests {
         assert_eq!(from_bytes::<String>(&[0x81, 0, b'a'], 9), Err(PayloadError::NotCanonical), "over-long length");
         assert_eq!(from_bytes::<BTreeSet<u8>>(&[2, 9, 4], 9), Err(PayloadError::NotCanonical), "unsorted set");
         assert_eq!(from_bytes::<BTreeSet<u8>>(&[2, 4, 4], 9), Err(PayloadError::NotCanonical), "an element twice");
-        assert_eq!(from_bytes::<char>(&[2, b'a', b'b'], 9), Err(PayloadError::NotCanonical), "two for one");
+        assert_eq!(from_bytes::<char>(&[2, b'a', b'b'], 9), Err(PayloadError::Malformed), "two for one");
+        assert_eq!(from_bytes::<u16>(&[0xff, 0xff, 7], 9), Err(PayloadError::Malformed), "beyond 16 bits");
+        assert_eq!(from_bytes::<u64>(&[0xff; 11], 99), Err(PayloadError::Malformed), "a varint that never ends");
     }
 
     /// Takes what a vector would reserve room for instead of the elements.
@@ -153,7 +150,7 @@ mod tests {
 
     #[test]
     fn a_length_that_lies_reserves_nothing() {
-        let reserved = |bytes: &[u8]| postcard::take_from_bytes::<Reserved>(bytes).expect("a length").0.0;
+        let reserved = |bytes: &[u8]| Reserved::deserialize(&mut Reader(bytes)).expect("a length").0;
         assert_eq!(reserved(&[3, 1, 2, 3]), Some(3));
         assert_eq!(reserved(&[4, 1, 2, 3]), None, "more elements than bytes");
         assert_eq!(reserved(&to_bytes(&u64::MAX)), None);
@@ -165,7 +162,100 @@ mod tests {
         assert_eq!(from_bytes::<BTreeMap<u64, u64>>(&bytes, 99), Err(PayloadError::Malformed));
     }
 
+    /// One of each kind that serde knows.
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    struct Everything {
+        flags: (bool, Option<u8>, Option<()>),
+        unsigned: (u8, u16, u32, u64, u128),
+        signed: (i8, i16, i32, i64, i128),
+        floats: [f32; 2],
+        double: f64,
+        texts: (char, String, Vec<String>),
+        unit: (),
+        nested: Vec<Kind>,
+        table: BTreeMap<u16, Vec<u8>>,
+    }
+
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    struct Marker;
+
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    struct Wrapped(i32);
+
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    struct Pair(u32, Marker);
+
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    enum Kind {
+        Unit,
+        New(Wrapped),
+        Tuple(u8, Pair),
+        Struct { a: i64, b: [u8; 5] },
+    }
+
+    fn kinds() -> impl Strategy<Value = Kind> {
+        prop_oneof![
+            Just(Kind::Unit),
+            any::<i32>().prop_map(|a| Kind::New(Wrapped(a))),
+            any::<(u8, u32)>().prop_map(|(a, b)| Kind::Tuple(a, Pair(b, Marker))),
+            any::<(i64, [u8; 5])>().prop_map(|(a, b)| Kind::Struct { a, b }),
+        ]
+    }
+
+    fn everything() -> impl Strategy<Value = Everything> {
+        let finite = || any::<f32>().prop_filter("comparable", |float| !float.is_nan());
+        let scalars = (any::<(bool, Option<u8>, Option<()>)>(), any::<(u8, u16, u32, u64, u128)>());
+        let more = (any::<(i8, i16, i32, i64, i128)>(), [finite(), finite()], any::<(char, String, Vec<String>)>());
+        let nested = (prop::collection::vec(kinds(), 0..4), any::<BTreeMap<u16, Vec<u8>>>());
+        (scalars, more, nested).prop_map(|((flags, unsigned), (signed, floats, texts), (nested, table))| Everything {
+            flags,
+            unsigned,
+            signed,
+            floats,
+            double: f64::from(floats[0]) / 3.0,
+            texts,
+            unit: (),
+            nested,
+            table,
+        })
+    }
+
+    /// An array in its own form, and the same as serde has it.
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Keyed<const N: usize>(u8, #[serde(with = "peerage_core::array")] [u8; N], u8);
+
+    #[test]
+    fn an_array_is_its_bytes_and_nothing_else_however_it_is_copied() {
+        let bytes = [9, 1, 2, 3, 0x80, 7];
+        assert_eq!(to_bytes(&Keyed(9, [1, 2, 3, 0x80], 7)), bytes);
+        assert_eq!(to_bytes(&(9_u8, [1_u8, 2, 3, 0x80], 7_u8)), bytes);
+        assert_eq!(from_bytes(&bytes, 6), Ok(Keyed(9, [1, 2, 3, 0x80], 7)));
+        assert_eq!(from_bytes::<Keyed<4>>(&bytes[..5], 6), Err(PayloadError::Malformed));
+        let text = "[9,[1,2],7]";
+        assert_eq!(
+            serde_json::to_string(&Keyed(9, [1, 2], 7)).expect("no map"),
+            text,
+            "any other format has its own form"
+        );
+        assert_eq!(serde_json::from_str::<Keyed<2>>(text).expect("as written"), Keyed(9, [1, 2], 7));
+    }
+
     proptest! {
+        #[test]
+        fn the_format_is_that_of_postcard(value in everything()) {
+            let bytes = to_bytes(&value);
+            prop_assert_eq!(&bytes, &postcard::to_allocvec(&value).expect("it has all of these"));
+            prop_assert_eq!(from_bytes::<Everything>(&bytes, bytes.len()), Ok(value.clone()));
+            prop_assert_eq!(postcard::from_bytes::<Everything>(&bytes), Ok(value));
+        }
+
+        #[test]
+        fn what_is_accepted_is_accepted_by_postcard_too(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+            if let Ok(value) = from_bytes::<(Vec<Kind>, i128, u128, Option<char>)>(&bytes, bytes.len()) {
+                prop_assert_eq!(postcard::from_bytes(&bytes), Ok(value));
+            }
+        }
+
         #[test]
         fn whatever_is_accepted_is_what_the_encoder_writes(bytes in prop::collection::vec(any::<u8>(), 0..24)) {
             if let Ok(answer) = from_bytes::<Answer>(&bytes, bytes.len()) {

@@ -25,7 +25,7 @@ macro_rules! id {
         $(#[$doc])*
         #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(transparent)]
-        pub struct $name(pub [u8; 32]);
+        pub struct $name(#[serde(with = "peerage_core::array")] pub [u8; 32]);
 
         impl $name {
             /// The 32 bytes.
@@ -82,32 +82,23 @@ id! {
 
 /// An Ed25519 signature, R then s (RFC 8032, 5.1.6).
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Signature {
-    r: [u8; 32],
-    s: [u8; 32],
-}
+pub struct Signature(#[serde(with = "peerage_core::array")] [u8; 64]);
 
 impl Signature {
     /// The signature with these 64 bytes.
-    pub fn from_bytes(bytes: [u8; 64]) -> Self {
-        let mut signature = Self { r: [0; 32], s: [0; 32] };
-        signature.r.copy_from_slice(&bytes[..32]);
-        signature.s.copy_from_slice(&bytes[32..]);
-        signature
+    pub const fn from_bytes(bytes: [u8; 64]) -> Self {
+        Self(bytes)
     }
 
     /// The 64 bytes.
-    pub fn to_bytes(self) -> [u8; 64] {
-        let mut bytes = [0; 64];
-        bytes[..32].copy_from_slice(&self.r);
-        bytes[32..].copy_from_slice(&self.s);
-        bytes
+    pub const fn to_bytes(self) -> [u8; 64] {
+        self.0
     }
 }
 
 impl fmt::Debug for Signature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Signature({:02x}{:02x}..)", self.r[0], self.r[1])
+        write!(f, "Signature({:02x}{:02x}..)", self.0[0], self.0[1])
     }
 }
 

@@ -16,7 +16,7 @@ const DOMAIN: &[u8] = b"peerage-id";
 /// a hash.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct DhtKey([u8; 32]);
+pub struct DhtKey(#[serde(with = "peerage_core::array")] [u8; 32]);
 
 impl DhtKey {
     /// The place of a node: SHA-256 of `10 | "peerage-id" | node id`.

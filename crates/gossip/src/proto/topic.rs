@@ -97,7 +97,7 @@ impl<'de> Deserialize<'de> for Topic {
 /// An item: SHA-256 over domain, topic and content, 32 bytes. The same bytes in two topics are two items.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct ItemId([u8; 32]);
+pub struct ItemId(#[serde(with = "peerage_core::array")] [u8; 32]);
 
 impl ItemId {
     /// The id of the item `bytes` in `topic`: SHA-256(len "peerage-item" len topic bytes), lengths as u16, big-endian.

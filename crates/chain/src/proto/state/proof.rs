@@ -27,10 +27,12 @@ pub enum Terminal {
     /// The single leaf of another key, which fills this subtree: the key is absent.
     Other {
         /// Hash of that other key.
+        #[serde(with = "peerage_core::array")]
         key_hash: [u8; 32],
         /// Its version.
         version: u64,
         /// Its value hash.
+        #[serde(with = "peerage_core::array")]
         value_hash: [u8; 32],
     },
 }

@@ -176,7 +176,10 @@ fn each_byte_of_a_transport_message_is_protected_and_a_failure_moves_no_counter(
         forged[at] ^= 0x40;
         let before = forged.clone();
         assert_eq!(bob.receive.decrypt_with_ad(b"ad", &mut forged), Err(NoiseError::Authentication), "byte {at}");
-        assert_eq!(forged, before, "nothing unauthenticated was decrypted");
+        // One library leaves it as it was, the other wipes the text.
+        let text = original.len() - TAG_LEN;
+        let untouched = forged == before || forged[..text].iter().all(|byte| *byte == 0);
+        assert!(untouched, "nothing unauthenticated can be read: {forged:?}");
     }
     for len in 0..original.len() {
         let expected = if len < TAG_LEN { NoiseError::TooShort } else { NoiseError::Authentication };

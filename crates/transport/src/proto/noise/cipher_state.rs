@@ -2,16 +2,12 @@
 
 use core::fmt;
 
-use chacha20poly1305::{AeadInOut, ChaCha20Poly1305, KeyInit};
 use zeroize::Zeroizing;
 
-use super::NoiseError;
-
-/// Length in bytes of a cipher key (spec 4.2).
-pub(super) const KEY_LEN: usize = 32;
-
-/// Length in bytes of the authentication tag (spec 4.2).
-pub const TAG_LEN: usize = 16;
+use super::{
+    NoiseError,
+    aead::{Cipher, KEY_LEN, NONCE_LEN, TAG_LEN},
+};
 
 /// How many messages one direction may carry before its connection must be opened anew. Spec 5.1 stops only at
 /// 2^64-1; 2^60 is our choice, out of reach in practice and far from the nonce that [`CipherState::rekey`] reserves.
@@ -26,16 +22,16 @@ const REKEY_NONCE: u64 = u64::MAX;
 /// key, and the empty one is the `None` of the handshake's symmetric state: what [`split`](super::HandshakeState::split)
 /// hands out cannot send plaintext.
 pub struct CipherState {
-    /// `k`; the type wipes it when dropped.
-    cipher: ChaCha20Poly1305,
+    /// `k`.
+    cipher: Cipher,
     /// `n`, the number of messages so far, which `rekey` does not reset.
     n: u64,
 }
 
 impl CipherState {
     /// `InitializeKey(key)`.
-    pub(super) fn initialize_key(key: &[u8; KEY_LEN]) -> Self {
-        Self { cipher: ChaCha20Poly1305::new(key.into()), n: 0 }
+    pub(in crate::proto) fn initialize_key(key: &[u8; KEY_LEN]) -> Self {
+        Self { cipher: Cipher::new(key), n: 0 }
     }
 
     /// `n`: the number of messages this direction has carried.
@@ -55,12 +51,9 @@ impl CipherState {
             return Err(NoiseError::PayloadTooLong);
         }
         let nonce = self.message_nonce()?;
-        let tag = self
-            .cipher
-            .encrypt_inout_detached(&nonce.into(), ad, text.into())
-            .expect("the AEAD refuses only texts of 256 GiB, and this one was measured above");
+        let tag = self.cipher.seal(nonce, ad, text);
         self.n += 1;
-        Ok(tag.into())
+        Ok(tag)
     }
 
     /// `DecryptWithAd(ad, ciphertext)`, in place: `message` is ciphertext and tag, the slice returned is its
@@ -68,17 +61,17 @@ impl CipherState {
     ///
     /// # Errors
     /// [`NoiseError::TooLong`], [`NoiseError::TooShort`] or [`NoiseError::Authentication`], all the sender's fault:
-    /// the counter stays (spec 5.1) and nothing was decrypted. [`NoiseError::NonceExhausted`] after [`MAX_NONCE`]
+    /// the counter stays (spec 5.1) and nothing unauthenticated can be read: the text is as it was, or wiped. [`NoiseError::NonceExhausted`] after [`MAX_NONCE`]
     /// messages.
     pub fn decrypt_with_ad<'m>(&mut self, ad: &[u8], message: &'m mut [u8]) -> Result<&'m mut [u8], NoiseError> {
         if message.len() > super::MAX_MESSAGE_LEN {
             return Err(NoiseError::TooLong);
         }
-        let (text, tag) = message.split_last_chunk_mut::<TAG_LEN>().ok_or(NoiseError::TooShort)?;
+        if message.len() < TAG_LEN {
+            return Err(NoiseError::TooShort);
+        }
         let nonce = self.message_nonce()?;
-        self.cipher
-            .decrypt_inout_detached(&nonce.into(), ad, (&mut *text).into(), &(*tag).into())
-            .map_err(|_| NoiseError::Authentication)?;
+        let text = self.cipher.open(nonce, ad, message).map_err(|_| NoiseError::Authentication)?;
         self.n += 1;
         Ok(text)
     }
@@ -88,14 +81,12 @@ impl CipherState {
     /// count (spec 11.3); the counter runs on.
     pub fn rekey(&mut self) {
         let mut key = Zeroizing::new([0; KEY_LEN]);
-        self.cipher
-            .encrypt_inout_detached(&nonce_bytes(REKEY_NONCE).into(), &[], key.as_mut_slice().into())
-            .expect("the AEAD refuses only texts of 256 GiB, and a key has 32 bytes");
-        self.cipher = ChaCha20Poly1305::new((&*key).into());
+        self.cipher.seal(nonce_bytes(REKEY_NONCE), &[], key.as_mut_slice());
+        self.cipher = Cipher::new(&key);
     }
 
     /// The nonce of the next message, or the hard stop.
-    const fn message_nonce(&self) -> Result<[u8; 12], NoiseError> {
+    const fn message_nonce(&self) -> Result<[u8; NONCE_LEN], NoiseError> {
         if self.n >= MAX_NONCE {
             return Err(NoiseError::NonceExhausted);
         }
@@ -110,7 +101,7 @@ impl CipherState {
 }
 
 /// 32 zero bits, then the counter in little-endian (spec 12.3).
-const fn nonce_bytes(n: u64) -> [u8; 12] {
+const fn nonce_bytes(n: u64) -> [u8; NONCE_LEN] {
     let [a, b, c, d, e, f, g, h] = n.to_le_bytes();
     [0, 0, 0, 0, a, b, c, d, e, f, g, h]
 }

@@ -4,11 +4,11 @@ use core::fmt;
 
 use rand_core::CryptoRng;
 
-use super::cipher_state::{CipherState, TAG_LEN};
 use super::dh::{DHLEN, DhKeypair};
 use super::pattern::{Key, Pattern, Token, XX};
 use super::symmetric_state::{HASHLEN, SymmetricState};
 use super::{MAX_MESSAGE_LEN, NoiseError, Role};
+use super::{aead::TAG_LEN, cipher_state::CipherState};
 
 /// One side of a handshake under way.
 ///

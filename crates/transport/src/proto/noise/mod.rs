@@ -35,9 +35,10 @@
 //! # Ok::<(), peerage_transport::proto::noise::NoiseError>(())
 //! ```
 //!
-//! Reading order: `dh.rs`, `cipher_state.rs`, `symmetric_state.rs`, `pattern.rs`, `handshake_state.rs`,
+//! Reading order: `dh.rs`, `aead.rs`, `cipher_state.rs`, `symmetric_state.rs`, `pattern.rs`, `handshake_state.rs`,
 //! `identity.rs`, `error.rs`.
 
+mod aead;
 mod cipher_state;
 mod dh;
 mod error;
@@ -48,7 +49,8 @@ mod symmetric_state;
 #[cfg(test)]
 mod tests;
 
-pub use cipher_state::{CipherState, MAX_NONCE, TAG_LEN};
+pub use aead::TAG_LEN;
+pub use cipher_state::{CipherState, MAX_NONCE};
 pub use dh::{DHLEN, DhKeypair};
 pub use error::NoiseError;
 pub use handshake_state::{HandshakeState, Split};

@@ -4,8 +4,8 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::cipher_state::{CipherState, KEY_LEN};
 use super::{DHLEN, NoiseError};
+use super::{aead::KEY_LEN, cipher_state::CipherState};
 
 /// Length in bytes of a SHA-256 output, hence of the handshake hash (spec 12.5).
 pub const HASHLEN: usize = 32;

@@ -314,6 +314,9 @@ impl Chain {
     /// Says no to whoever brought it. Only what could never be valid is held against a peer: everything else may have
     /// been fine where it came from.
     pub(super) fn refuse(&mut self, origin: Origin, refusal: Refusal) {
+        if let Some(from) = origin.peer() {
+            self.emit(Event::TxRefused { from, refusal });
+        }
         match origin {
             Origin::Submitted(token) => self.emit(Event::Submitted { token, result: Err(refusal) }),
             Origin::Gossip { item, .. } => {

@@ -162,6 +162,26 @@ pub enum BlockError {
     StateRoot,
 }
 
+impl BlockError {
+    /// A stable name for metrics and logs.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::TooLarge(_) => "too_large",
+            Self::Malformed => "malformed",
+            Self::UnknownProducer(_) => "unknown_producer",
+            Self::BadCertificate => "bad_certificate",
+            Self::TxRoot => "tx_root",
+            Self::Empty => "empty",
+            Self::Transaction { error, .. } => error.label(),
+            Self::Excluded { .. } => "excluded",
+            Self::Parent => "parent",
+            Self::Time => "time",
+            Self::ReceiptsRoot => "receipts_root",
+            Self::StateRoot => "state_root",
+        }
+    }
+}
+
 /// A block under the producer's certificate, whole and canonical; only the signatures of its transactions are still to be
 /// checked. Nobody but the producer can make one, so that it is worth asking which of them are known.
 #[derive(Clone, Debug)]

@@ -19,6 +19,7 @@ use thiserror::Error;
 
 use super::{
     admission::{Admission, Candidate, Origin},
+    clock::ClockWatch,
     config::Config,
     event::{AccountStatus, Command, DropCause, Event, Status, TransactionStatus, Unavailable},
     genesis::Genesis,
@@ -99,6 +100,7 @@ pub struct Chain {
     pub(super) sync: Sync,
     pub(super) serving: Serving,
     pub(super) peers: BTreeMap<NodeId, Peer>,
+    pub(super) clock: ClockWatch,
     departed: Departed,
     /// When everybody may be told our head again, and whether there is something to tell.
     tell_at: Timestamp,
@@ -148,6 +150,7 @@ impl Chain {
             sync: Sync::default(),
             serving: Serving::default(),
             peers: BTreeMap::new(),
+            clock: ClockWatch::default(),
             departed: Departed::default(),
             tell_at: Timestamp::ZERO,
             untold: false,
@@ -282,6 +285,7 @@ impl Chain {
             head: applied.head,
             transactions: transactions.iter().map(|tx| tx.id).zip(applied.receipts.iter().copied()).collect(),
         });
+        self.compare_clocks(now, applied.head.height, applied.head.time, false);
         self.dropped(spent, DropCause::Superseded);
         let expired = self.pool.expire(now.mono, applied.head.height);
         self.dropped(expired, DropCause::Expired);
@@ -532,10 +536,10 @@ impl Protocol for Chain {
                     self.block_checked(now, item, from, result.map(Some));
                 }
             }
-            Done::Computed(ComputeDone::Blocks(blocks, fault)) => {
+            Done::Computed(ComputeDone::Blocks(blocks, wrong)) => {
                 if let Work::CheckBlocks { peer, heights, charge } = work {
                     drop(charge);
-                    self.blocks_checked(now, peer, heights, blocks, fault);
+                    self.blocks_checked(now, peer, heights, blocks, wrong);
                 }
             }
         }

@@ -1,5 +1,7 @@
 //! What the layer above asks of the chain, and what the chain tells it.
 
+use core::time::Duration;
+
 use bytes::Bytes;
 use peerage_core::{NetworkId, NodeId};
 use thiserror::Error;
@@ -139,6 +141,30 @@ pub enum Event {
         /// Why.
         error: BlockError,
     },
+    /// A peer brought a block that does not count, which it could have seen; it is reported.
+    BlockRejected {
+        /// Who.
+        from: NodeId,
+        /// What is wrong.
+        error: BlockError,
+    },
+    /// A peer brought a transaction that is not taken. It is reported only if the transaction could never be valid.
+    TxRefused {
+        /// Who.
+        from: NodeId,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// The time of a block and this node's clock are more than a minute apart, at this block or at some before it too: one
+    /// of the two clocks is wrong, or this node was suspended. Told once an hour at most; nothing else follows from it.
+    ClockDiffers {
+        /// The block's height.
+        height: u64,
+        /// By how much.
+        apart: Duration,
+        /// Whether the block's time is the later one.
+        ahead: bool,
+    },
     /// The store failed. Nothing is written, acknowledged or made any more; the process should end.
     StoreFailed(StoreError),
     /// What gossip shall do. Whoever composes the stack passes it down.
@@ -193,6 +219,23 @@ pub enum Refusal {
     /// The store failed: this node takes nothing any more.
     #[error("the store failed")]
     StoreFailed,
+}
+
+impl Refusal {
+    /// A stable name for metrics and logs.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Invalid(error) => error.label(),
+            Self::Expired { .. } => "expired",
+            Self::NonceUsed { .. } => "nonce_used",
+            Self::NonceTooFar { .. } => "nonce_too_far",
+            Self::NonceTaken => "nonce_taken",
+            Self::StaleVersion { .. } => "stale_version",
+            Self::PoolFull => "pool_full",
+            Self::OverBudget => "over_budget",
+            Self::StoreFailed => "store_failed",
+        }
+    }
 }
 
 /// A question could not be answered: the store failed.

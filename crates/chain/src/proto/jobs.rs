@@ -4,7 +4,7 @@ use core::{fmt, time::Duration};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use peerage_core::{Cost, Fault, Job};
+use peerage_core::{Cost, Job};
 
 use super::{
     block::{BlockError, CertifiedBlock, CheckedBlock},
@@ -54,7 +54,16 @@ pub enum ComputeDone {
     /// The block, if it counts as far as can be told without the state.
     Signatures(Result<Box<CheckedBlock>, BlockError>),
     /// The blocks before the first wrong one, and what is wrong with that.
-    Blocks(Vec<CheckedBlock>, Option<Fault>),
+    Blocks(Vec<CheckedBlock>, Option<WrongBlock>),
+}
+
+/// What is wrong with a block that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WrongBlock {
+    /// It is not the one that was asked for.
+    Height,
+    /// It does not count.
+    Invalid(BlockError),
 }
 
 /// Costs for the simulator: a strict verification of an Ed25519 signature (our measurement: 40 to 60 us on a server core),
@@ -103,8 +112,8 @@ impl Job for ComputeJob {
                 for (bytes, height) in blocks.into_iter().zip(from..) {
                     match CheckedBlock::check(&genesis, bytes, &[]) {
                         Ok(block) if block.header().height == height => checked.push(block),
-                        Ok(_) => return ComputeDone::Blocks(checked, Some(Fault::BadSyncAnswer)),
-                        Err(_) => return ComputeDone::Blocks(checked, Some(Fault::InvalidBlock)),
+                        Ok(_) => return ComputeDone::Blocks(checked, Some(WrongBlock::Height)),
+                        Err(error) => return ComputeDone::Blocks(checked, Some(WrongBlock::Invalid(error))),
                     }
                 }
                 ComputeDone::Blocks(checked, None)

@@ -3,6 +3,7 @@
 mod admission;
 pub mod block;
 mod chain;
+mod clock;
 mod config;
 mod event;
 pub mod execute;
@@ -19,10 +20,10 @@ mod sign;
 pub mod state;
 mod sync;
 pub mod transaction;
-mod wire;
+pub(crate) mod wire;
 
 pub use chain::{BLOCKS_TOPIC, Chain, ConfigError, TRANSACTIONS_TOPIC};
 pub use config::Config;
 pub use event::{AccountStatus, Command, DropCause, Event, Refusal, Status, TransactionStatus, Unavailable};
-pub use jobs::{ComputeDone, ComputeJob};
+pub use jobs::{ComputeDone, ComputeJob, WrongBlock};
 pub use wire::{BLOCKS, BlocksRequest, HEAD, LIMITS, Summary, TRANSACTIONS};

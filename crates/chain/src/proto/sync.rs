@@ -18,8 +18,9 @@ use peerage_gossip::{ItemId, Verdict};
 use super::{
     block::{BlockError, CertifiedBlock, CheckedBlock},
     chain::{Chain, Work},
+    event::Event,
     id::TxId,
-    jobs::ComputeJob,
+    jobs::{ComputeJob, WrongBlock},
     peer::Peer,
     wire::{BLOCKS, BlocksRequest, Summary, unbatch},
 };
@@ -170,11 +171,15 @@ impl Chain {
             }
         }
         match result {
-            Err(_) => self.verdict(item, Verdict::Reject),
+            Err(error) => {
+                self.emit(Event::BlockRejected { from, error });
+                self.verdict(item, Verdict::Reject);
+            }
             Ok(None) => self.verdict(item, Verdict::Ignore),
             Ok(Some(block)) => {
                 // Its producer signed it and it is whole: others may have it before we executed it.
                 self.verdict(item, Verdict::Accept);
+                self.compare_clocks(now, block.header().height, block.header().time, true);
                 self.hold(block, from);
                 self.advance_sync(now);
             }
@@ -188,13 +193,13 @@ impl Chain {
         peer: NodeId,
         heights: Range<u64>,
         blocks: Vec<CheckedBlock>,
-        fault: Option<Fault>,
+        wrong: Option<WrongBlock>,
     ) {
         heights.for_each(|height| {
             self.sync.checking.remove(&height);
         });
         self.sync.checks -= 1;
-        if fault.is_none()
+        if wrong.is_none()
             && let Some(state) = self.peers.get_mut(&peer)
         {
             (state.conduct.failures, state.conduct.delivered) = (0, true);
@@ -202,8 +207,13 @@ impl Chain {
         for block in blocks {
             self.hold(Box::new(block), peer);
         }
-        if let Some(fault) = fault {
-            self.distrust(now, peer, fault, REST);
+        match wrong {
+            None => {}
+            Some(WrongBlock::Height) => self.distrust(now, peer, Fault::BadSyncAnswer, REST),
+            Some(WrongBlock::Invalid(error)) => {
+                self.emit(Event::BlockRejected { from: peer, error });
+                self.distrust(now, peer, Fault::InvalidBlock, REST);
+            }
         }
         self.advance_sync(now);
     }

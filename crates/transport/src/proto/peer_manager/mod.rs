@@ -100,6 +100,13 @@ pub enum PeerEvent {
     Remember(Vec<KnownPeer>),
     /// All bans, after one was added; to be kept on disk likewise.
     Bans(Vec<Ban>),
+    /// A fault was booked. A ban that follows is told after it.
+    Fault {
+        /// Whose.
+        peer: NodeId,
+        /// What it did.
+        fault: Fault,
+    },
 }
 
 /// One admitted peer, for whoever asks.
@@ -427,6 +434,7 @@ impl PeerManager {
             None => self.departed.iter().rev().find(|(departed, _)| *departed == peer).and_then(|(_, group)| *group),
         };
         let banned = self.conduct.book(now.mono, now.wall, peer, group, fault);
+        self.actions.push_back(Action::Emit(PeerEvent::Fault { peer, fault }));
         if banned.is_empty() {
             return;
         }

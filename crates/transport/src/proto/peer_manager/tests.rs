@@ -257,18 +257,24 @@ fn faults_add_up_until_the_peer_is_sent_away_and_stays_away_over_a_restart() {
     let mut bench = Bench::new(|_| ());
     let (link, _) = bench.up(1, false);
     let complain = || PeerCommand::Report { peer: id(1), fault: Fault::InvalidTransaction };
+    let told = PeerEvent::Fault { peer: id(1), fault: Fault::InvalidTransaction };
     for _ in 0..4 {
         bench.manager.handle_command(bench.now, complain());
+        let actions: Vec<_> = core::iter::from_fn(|| bench.manager.poll_action()).collect();
+        assert!(matches!(&actions[..], [Action::Emit(event)] if *event == told), "{actions:?}");
     }
-    assert_eq!(bench.drain(), []);
     assert_eq!(bench.manager.points(bench.now, id(1)), 80);
     bench.manager.handle_command(bench.now, complain());
     let actions: Vec<_> = core::iter::from_fn(|| bench.manager.poll_action()).collect();
-    let [Action::Link(Outlet::Close { link: closed, reason }), Action::Emit(PeerEvent::Bans(bans))] = &actions[..]
+    let [
+        Action::Emit(fault),
+        Action::Link(Outlet::Close { link: closed, reason }),
+        Action::Emit(PeerEvent::Bans(bans)),
+    ] = &actions[..]
     else {
         panic!("{actions:?}");
     };
-    assert_eq!((*closed, *reason), (link, CloseReason::Banned));
+    assert_eq!((fault, *closed, *reason), (&told, link, CloseReason::Banned));
 
     let (again, done) = bench.up(1, false);
     assert_eq!(done, [Outlet::Close { link: again, reason: CloseReason::Banned }]);

@@ -3,6 +3,7 @@
 //! A story that fails prints its seed; `SEED=<n> cargo test -p system-tests --test simulation <its name>` replays it, or
 //! tells it with other dice.
 
+mod clock;
 mod crash;
 mod crowd;
 mod full;

@@ -1,6 +1,6 @@
 //! A network of whole nodes: peer manager, discovery, gossip, chain and a real store on an in-memory disk.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use peerage::stack::{NodeStack, Overlay, OverlayCommand, OverlayEvent};
 use peerage_chain::{
@@ -63,11 +63,20 @@ pub(crate) struct Network {
     pub(crate) refused: Vec<Refusal>,
     /// How often each node was told that a transaction is applied, in its present life.
     applied: Vec<BTreeMap<TxId, usize>>,
+    /// How far the civil clocks of some nodes are ahead, in milliseconds.
+    clocks: BTreeMap<usize, i64>,
+    /// Who was told that a clock is wrong, with which difference, and whether the block's time is the later one.
+    pub(crate) clocks_told: Vec<(usize, Duration, bool)>,
 }
 
 impl Network {
     /// `nodes` nodes that know the first and nobody else, and start twenty a second. Node 1 makes blocks.
     pub(crate) fn new(seed: u64, nodes: usize) -> Self {
+        Self::with_clocks(seed, nodes, &[])
+    }
+
+    /// The same, with nodes whose civil clocks are so many milliseconds ahead.
+    pub(crate) fn with_clocks(seed: u64, nodes: usize, ahead_ms: &[(usize, i64)]) -> Self {
         let mut network = Self {
             sim: world(seed),
             genesis: genesis(),
@@ -78,6 +87,8 @@ impl Network {
             acknowledged: Vec::new(),
             refused: Vec::new(),
             applied: Vec::new(),
+            clocks: ahead_ms.iter().copied().collect(),
+            clocks_told: Vec::new(),
         };
         for _ in 0..nodes {
             network.add();
@@ -95,12 +106,14 @@ impl Network {
         let (id, budget) = (identity(&self.sim.seed(), number).node_id(), Budget::default());
         let stack = self.stack(number, &budget);
         let store = Store::in_memory(Arc::clone(&self.genesis)).expect("memory");
-        self.sim.add(NodeSpec { budget, ..NodeSpec::new(id, addr(number), stack, store) })
+        let clock_ahead_ms = self.clocks.get(&number).copied().unwrap_or(0);
+        self.sim.add(NodeSpec { budget, clock_ahead_ms, ..NodeSpec::new(id, addr(number), stack, store) })
     }
 
     /// As the node binary puts it together.
     fn stack(&self, number: usize, budget: &Budget) -> NodeStack {
-        let (world, now) = (self.sim.seed(), self.sim.now());
+        let (world, mut now) = (self.sim.seed(), self.sim.now());
+        now.wall.0 = now.wall.0.saturating_add_signed(self.clocks.get(&number).copied().unwrap_or(0));
         let (keypair, dice) = (identity(&world, number), dice(&world, number, self.lives[number]));
         let first = (number != 0).then(|| KnownPeer { peer: identity(&world, 0).node_id(), addrs: vec![addr(0)] });
         let seeds: Vec<_> = first.into_iter().collect();
@@ -149,7 +162,8 @@ impl Network {
                 match event {
                     ManagedEvent::Peers(PeerEvent::Remember(peers)) => self.remembered[node] = peers,
                     ManagedEvent::Peers(PeerEvent::Bans(bans)) => panic!("node {node} bans correct nodes: {bans:?}"),
-                    ManagedEvent::Upper(OverlayEvent::Discovery(_)) => {}
+                    // What a fault costs is in the bans above.
+                    ManagedEvent::Peers(PeerEvent::Fault { .. }) | ManagedEvent::Upper(OverlayEvent::Discovery(_)) => {}
                     ManagedEvent::Upper(OverlayEvent::Chain(event)) => self.heard(node, event),
                 }
             }
@@ -176,6 +190,7 @@ impl Network {
                 }
             }
             Event::BlockRefused { height, error } => panic!("node {node} refuses block {height}: {error}"),
+            Event::ClockDiffers { apart, ahead, .. } => self.clocks_told.push((node, apart, ahead)),
             Event::StoreFailed(error) => panic!("the store of node {node} failed: {error}"),
             _ => {}
         }

@@ -287,7 +287,7 @@ impl fmt::Display for Kind {
 }
 
 /// A whole number with a unit: ms, s, m or h.
-fn parse_duration(text: &str) -> Result<Duration, &'static str> {
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, &'static str> {
     const EXPECTED: &str = "a whole number with a unit is expected: 500ms, 20s, 5m or 1h";
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let number: u64 = text[..digits].parse().map_err(|_| EXPECTED)?;

@@ -154,18 +154,13 @@ impl FromStr for Seed {
         let (id, place) = text.split_once('@').ok_or(ParseSeedError::Shape)?;
         let (host, port) = place.rsplit_once(':').ok_or(ParseSeedError::Shape)?;
         let id = id.parse().map_err(|_| ParseSeedError::Id)?;
+        let in_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
         let host = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             Some(address) => address.parse::<std::net::Ipv6Addr>().map_err(|_| ParseSeedError::Host)?.to_string(),
-            None => host.to_owned(),
+            // 253: the longest name that the DNS can carry (RFC 1035, 2.3.4, as text).
+            None if !host.is_empty() && host.len() <= 253 && host.chars().all(in_name) => host.to_owned(),
+            None => return Err(ParseSeedError::Host),
         };
-        let in_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-        // 253: the longest name that the DNS can carry (RFC 1035, 2.3.4, as text).
-        if host.is_empty() || host.len() > 253 || !(host.contains(':') || host.chars().all(in_name)) {
-            return Err(ParseSeedError::Host);
-        }
-        if host.contains(':') && !place.starts_with('[') {
-            return Err(ParseSeedError::Host);
-        }
         let port = port.parse().ok().filter(|port| *port != 0).ok_or(ParseSeedError::Port)?;
         Ok(Self { id, host, port })
     }
@@ -355,6 +350,10 @@ impl NodeConfig {
         }
         if config.budget_bytes < LEAST_BUDGET_BYTES {
             return invalid("budget_bytes", &format!("a node needs {LEAST_BUDGET_BYTES} at least"));
+        }
+        // Blanks in front of a directive shift what `tracing-subscriber` reads of it, and beside other letters it panics.
+        if !config.log.filter.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return invalid("log.filter", "directives are written in ASCII and without blanks: `info,peerage_gossip=debug`");
         }
         if let Err(error) = tracing_subscriber::EnvFilter::builder().parse(&config.log.filter) {
             return invalid("log.filter", &error.to_string());

@@ -11,7 +11,7 @@ use thiserror::Error;
 use crate::toml_file::{Schema, TomlError, TomlFile};
 
 /// The keys of a genesis file.
-const SCHEMA: Schema = &[
+pub(crate) const SCHEMA: Schema = &[
     ("", &["chain_id", "network", "producers", "ordering", "time", "block_interval_ms", "limits"]),
     ("limits", &["max_block_bytes", "max_tx_bytes", "mempool_bytes", "nonce_gap"]),
 ];
@@ -98,7 +98,7 @@ pub fn load_genesis(path: &Path) -> Result<Genesis, GenesisFileError> {
     check(&file)
 }
 
-fn check(file: &TomlFile<GenesisFile>) -> Result<Genesis, GenesisFileError> {
+pub(crate) fn check(file: &TomlFile<GenesisFile>) -> Result<Genesis, GenesisFileError> {
     Genesis::new(&file.value).map_err(|error| GenesisFileError::Invalid {
         path: file.path().to_owned(),
         line: file.line(&key(&error)),

@@ -7,6 +7,9 @@ pub mod config;
 pub mod control;
 pub mod data_dir;
 pub mod devnet;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod genesis;
 pub mod hex;
 pub mod logs;

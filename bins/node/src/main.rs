@@ -5,7 +5,7 @@ use peerage::{
     cli::{Cli, Command},
     commands::{self, CliError},
 };
-use std::process::ExitCode;
+use std::{io::Write, process::ExitCode};
 
 fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -27,6 +27,7 @@ fn main() -> ExitCode {
 }
 
 fn failed(error: &CliError) -> ExitCode {
-    eprintln!("peerage: {error}");
+    // Standard error may be a file on a full disk: then the exit code alone says it.
+    let _ = writeln!(std::io::stderr(), "peerage: {error}");
     error.exit_code()
 }

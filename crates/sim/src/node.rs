@@ -24,12 +24,14 @@ pub struct NodeSpec<P: Protocol> {
     pub budget: Budget,
     /// What it can send in bytes a second, if not what the configuration says.
     pub uplink: Option<u64>,
+    /// How far its civil clock is ahead of the simulation's, in milliseconds; negative if it is behind.
+    pub clock_ahead_ms: i64,
 }
 
 impl<P: Protocol> NodeSpec<P> {
     /// A node with a ledger of its own and the uplink of the configuration.
     pub fn new(id: NodeId, addr: SocketAddr, protocol: P, resource: Resource<P>) -> Self {
-        Self { id, addr, protocol, resource, budget: Budget::default(), uplink: None }
+        Self { id, addr, protocol, resource, budget: Budget::default(), uplink: None, clock_ahead_ms: 0 }
     }
 }
 
@@ -86,6 +88,7 @@ pub(crate) struct Node<P: Protocol> {
     pub(crate) id: NodeId,
     pub(crate) addr: SocketAddr,
     pub(crate) budget: Budget,
+    pub(crate) clock_ahead_ms: i64,
     /// `None` while it is crashed.
     pub(crate) stack: Option<Stack<P>>,
     /// The disk outlives the process, until somebody takes it.
@@ -119,6 +122,7 @@ impl<P: Protocol> Node<P> {
             id: spec.id,
             addr: spec.addr,
             budget: spec.budget,
+            clock_ahead_ms: spec.clock_ahead_ms,
             stack: Some(Stack::new(spec.protocol)),
             resource: Some(spec.resource),
             life: 0,

@@ -365,9 +365,11 @@ impl<P: Protocol> Sim<P> {
     }
 
     fn run(&mut self, node: usize) {
-        let Some(stack) = &mut self.nodes[node].stack else { return };
+        let Node { stack, clock_ahead_ms, .. } = &mut self.nodes[node];
+        let Some(stack) = stack else { return };
+        let now = Now { wall: UnixMillis(self.now.wall.0.saturating_add_signed(*clock_ahead_ms)), ..self.now };
         let mut outputs = core::mem::take(&mut self.outputs);
-        let progress = stack.run(self.now, STEPS, |output| outputs.push(output));
+        let progress = stack.run(now, STEPS, |output| outputs.push(output));
         for output in outputs.drain(..) {
             // An ideal link grants credit without end; what a receiver does not take, its budget holds back.
             if let Output::Action(action) = output {

@@ -66,6 +66,10 @@ fn a_value_that_makes_no_sense_says_where_it_was_given() {
     assert!(advertise.starts_with("advertise, from /d/config.toml:1: others cannot dial this"), "{advertise}");
     let filter = error("[log]\nfilter = \"peerage=loud\"\n", &[]);
     assert!(filter.starts_with("log.filter, from /d/config.toml:2: "), "{filter}");
+    for unreadable in ["info, peerage=debug", "\u{a0}é[[[[", " é[[[é"] {
+        let filter = error(&format!("[log]\nfilter = \"{unreadable}\"\n"), &[]);
+        assert!(filter.contains("without blanks"), "{filter}");
+    }
     let number = error("", &[("PEERAGE_MAX_PEERS", "many")]);
     assert!(number.starts_with("environment variable PEERAGE_MAX_PEERS: `many`: "), "{number}");
     error("max_peers = 0\n", &[]);
@@ -87,6 +91,8 @@ fn a_seed_reads_back_what_it_prints_and_nothing_else() {
         (format!("{ID}@a b:1"), ParseSeedError::Host),
         (format!("{ID}@::1:1"), ParseSeedError::Host),
         (format!("{ID}@[::z]:1"), ParseSeedError::Host),
+        (format!("{ID}@[::1:1"), ParseSeedError::Host),
+        (format!("{ID}@[::1]a:1"), ParseSeedError::Host),
         (format!("{ID}@{}:1", "x".repeat(254)), ParseSeedError::Host),
         (format!("{ID}@host:0"), ParseSeedError::Port),
         (format!("{ID}@host:65536"), ParseSeedError::Port),

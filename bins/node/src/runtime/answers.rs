@@ -111,7 +111,25 @@ impl Answers {
                 tracing::info!(%id, ?cause, "transaction dropped");
                 tell(Event::Dropped { id, cause: cause.into() });
             }
-            ChainEvent::BlockRefused { height, error } => tracing::error!(height, %error, "block refused"),
+            ChainEvent::BlockRefused { height, error } => {
+                tracing::error!(height, %error, "a block of the producer's does not count");
+                metrics::counter!("peerage_blocks_refused_total", "reason" => error.label()).increment(1);
+            }
+            ChainEvent::BlockRejected { from, error } => {
+                tracing::debug!(%from, %error, "block refused");
+                metrics::counter!("peerage_blocks_refused_total", "reason" => error.label()).increment(1);
+            }
+            ChainEvent::TxRefused { from, refusal } => {
+                tracing::trace!(%from, %refusal, "transaction refused");
+                metrics::counter!("peerage_transactions_refused_total", "reason" => refusal.label()).increment(1);
+            }
+            ChainEvent::ClockDiffers { height, apart, ahead } => tracing::warn!(
+                height,
+                "the time of a block is about {} s {} this machine's clock: see that this clock is right (`date -u`); if it \
+                 is, the producer's is not: tell its operator",
+                apart.as_secs(),
+                if ahead { "ahead of" } else { "behind" }
+            ),
             ChainEvent::Ready { head, outbox } => tracing::info!(height = head.height, outbox, "store open"),
             // Blocks are not asked for here; gossip's part is done within the stack; a failed store ends the node.
             ChainEvent::Block { .. } | ChainEvent::Gossip(_) | ChainEvent::StoreFailed(_) => {}

@@ -1,7 +1,7 @@
 //! A running node: the stack on the tokio driver, its store, its control socket.
 
 mod answers;
-mod peer_file;
+pub(crate) mod peer_file;
 
 use core::{future::Future, net::SocketAddr, time::Duration};
 use peerage_chain::{
@@ -79,6 +79,10 @@ const WATCH_BACKLOG: usize = 16_384;
 /// Memory that the store may use for its cache (our guess; not part of the budget, which pays for what peers make us keep).
 const STORE_CACHE: usize = 64 << 20;
 
+/// What is said of a job that panicked: a fault of the program, or damage that it did not expect.
+const JOB_PANICKED: &str =
+    "a job panicked; see the log, check the store with `peerage verify`, and start the node again";
+
 /// What ends a running node from within.
 enum Ending {
     Asked,
@@ -138,6 +142,10 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
     let on_event = {
         let (answers, watchers, endings) = (Arc::clone(&answers), watchers.clone(), endings.clone());
         move |event| match event {
+            ManagedEvent::Peers(PeerEvent::Fault { peer, fault }) => {
+                tracing::debug!(%peer, %fault, "fault");
+                metrics::counter!("peerage_faults_total", "fault" => fault.label()).increment(1);
+            }
             ManagedEvent::Peers(event) => remember.send_modify(|remembered| remembered.note(event)),
             ManagedEvent::Upper(OverlayEvent::Discovery(event)) => tracing::debug!(?event, "discovery"),
             ManagedEvent::Upper(OverlayEvent::Chain(ChainEvent::StoreFailed(error))) => {
@@ -175,7 +183,7 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
         tokio::select! {
             () = &mut stop => break Ending::Asked,
             Some(ending) = ended.recv() => break ending,
-            () = node.handle.stopped() => break Ending::StoreFailed("a job panicked, see the log".to_owned()),
+            () = node.handle.stopped() => break Ending::StoreFailed(JOB_PANICKED.to_owned()),
             Some(call) = calls.recv() => { tokio::spawn(Arc::clone(&node).answer(call)); }
         }
     };
@@ -208,6 +216,7 @@ impl Remembered {
         match event {
             PeerEvent::Remember(peers) => self.peers = Some(peers),
             PeerEvent::Bans(bans) => self.bans = Some(bans),
+            PeerEvent::Fault { .. } => {}
         }
     }
 
@@ -286,8 +295,9 @@ fn on_one_machine(genesis: &Genesis) -> bool {
     genesis.network() == "dev"
 }
 
-/// The magic of a network: three are known by name, an operator's own comes from its id.
-fn magic(genesis: &Genesis) -> Magic {
+/// The magic with which every record in clear of a network begins: three are known by name, an operator's own comes from its
+/// id.
+pub fn magic(genesis: &Genesis) -> Magic {
     match genesis.network() {
         "main" => Magic::MAIN,
         "test" => Magic::TEST,

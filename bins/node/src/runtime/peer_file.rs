@@ -9,7 +9,7 @@ use peerage_transport::proto::{
     admission::Group,
     peer_manager::{Ban, KnownPeer, Subject},
 };
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 use std::{
     fs,
     io::{self, Write},
@@ -55,40 +55,60 @@ impl PeerFiles {
 
     /// The remembered peers; none if there is no readable file.
     pub(crate) fn load_peers(&self) -> Vec<KnownPeer> {
-        let lines = load::<PeerLine>(&self.peers);
-        lines.into_iter().map(|line| KnownPeer { peer: line.id, addrs: line.addrs }).collect()
+        load(&self.peers, read_peers)
     }
 
     /// The bans; none if there is no readable file.
     pub(crate) fn load_bans(&self) -> Vec<Ban> {
-        let subject = |line| match line {
-            SubjectLine::Peer(peer) => Subject::Peer(peer),
-            SubjectLine::Group(group) => Subject::Group(group),
-        };
-        let lines = load::<BanLine>(&self.bans);
-        let ban = |line: BanLine| Ban { subject: subject(line.subject), until: line.until_unix_ms, times: line.times };
-        lines.into_iter().map(ban).collect()
+        load(&self.bans, read_bans)
     }
 
     pub(crate) fn save_peers(&self, peers: &[KnownPeer]) -> io::Result<()> {
-        let line = |known: &KnownPeer| PeerLine { id: known.peer, addrs: known.addrs.clone() };
-        save(&self.peers, &peers.iter().map(line).collect::<Vec<_>>())
+        save(&self.peers, &write_peers(peers)?)
     }
 
     pub(crate) fn save_bans(&self, bans: &[Ban]) -> io::Result<()> {
-        let line = |ban: &Ban| BanLine {
-            subject: match ban.subject {
-                Subject::Peer(peer) => SubjectLine::Peer(peer),
-                Subject::Group(group) => SubjectLine::Group(group),
-            },
-            until_unix_ms: ban.until,
-            times: ban.times,
-        };
-        save(&self.bans, &bans.iter().map(line).collect::<Vec<_>>())
+        save(&self.bans, &write_bans(bans)?)
     }
 }
 
-fn load<T: DeserializeOwned>(path: &Path) -> Vec<T> {
+/// The peers in the text of a `peers.json`.
+pub(crate) fn read_peers(text: &[u8]) -> serde_json::Result<Vec<KnownPeer>> {
+    let lines: Vec<PeerLine> = serde_json::from_slice(text)?;
+    Ok(lines.into_iter().map(|line| KnownPeer { peer: line.id, addrs: line.addrs }).collect())
+}
+
+/// The text of a `peers.json`.
+pub(crate) fn write_peers(peers: &[KnownPeer]) -> serde_json::Result<Vec<u8>> {
+    let line = |known: &KnownPeer| PeerLine { id: known.peer, addrs: known.addrs.clone() };
+    serde_json::to_vec_pretty(&peers.iter().map(line).collect::<Vec<_>>())
+}
+
+/// The bans in the text of a `bans.json`.
+pub(crate) fn read_bans(text: &[u8]) -> serde_json::Result<Vec<Ban>> {
+    let subject = |line| match line {
+        SubjectLine::Peer(peer) => Subject::Peer(peer),
+        SubjectLine::Group(group) => Subject::Group(group),
+    };
+    let lines: Vec<BanLine> = serde_json::from_slice(text)?;
+    let ban = |line: BanLine| Ban { subject: subject(line.subject), until: line.until_unix_ms, times: line.times };
+    Ok(lines.into_iter().map(ban).collect())
+}
+
+/// The text of a `bans.json`.
+pub(crate) fn write_bans(bans: &[Ban]) -> serde_json::Result<Vec<u8>> {
+    let line = |ban: &Ban| BanLine {
+        subject: match ban.subject {
+            Subject::Peer(peer) => SubjectLine::Peer(peer),
+            Subject::Group(group) => SubjectLine::Group(group),
+        },
+        until_unix_ms: ban.until,
+        times: ban.times,
+    };
+    serde_json::to_vec_pretty(&bans.iter().map(line).collect::<Vec<_>>())
+}
+
+fn load<T>(path: &Path, read: impl FnOnce(&[u8]) -> serde_json::Result<Vec<T>>) -> Vec<T> {
     let text = match fs::read(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
@@ -97,17 +117,17 @@ fn load<T: DeserializeOwned>(path: &Path) -> Vec<T> {
             return Vec::new();
         }
     };
-    serde_json::from_slice(&text).unwrap_or_else(|error| {
+    read(&text).unwrap_or_else(|error| {
         tracing::warn!(path = %path.display(), %error, "what was remembered is damaged; starting without");
         Vec::new()
     })
 }
 
 /// Replaces a file: written beside it, then renamed over it.
-fn save<T: Serialize>(path: &Path, lines: &[T]) -> io::Result<()> {
+fn save(path: &Path, text: &[u8]) -> io::Result<()> {
     let beside = path.with_extension("json.new");
     let mut file = fs::File::create(&beside)?;
-    file.write_all(&serde_json::to_vec_pretty(lines)?)?;
+    file.write_all(text)?;
     file.sync_all()?;
     fs::rename(&beside, path)
 }

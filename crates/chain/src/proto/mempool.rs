@@ -64,14 +64,14 @@ impl Waiting {
         if !pooled.local && pooled.waits.is_none() {
             pooled.waits = Some(now);
             self.index.insert((now, pooled.arrival));
-            self.bytes += pooled.tx.held_bytes();
+            self.bytes += pooled.tx.pooled_bytes();
         }
     }
 
     fn leave(&mut self, pooled: &mut Pooled) {
         if let Some(since) = pooled.waits.take() {
             self.index.remove(&(since, pooled.arrival));
-            self.bytes -= pooled.tx.held_bytes();
+            self.bytes -= pooled.tx.pooled_bytes();
         }
     }
 }
@@ -122,7 +122,7 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// A pool that costs `max_bytes` to hold at most ([`EncodedTransaction::held_bytes`]).
+    /// A pool that costs `max_bytes` to hold at most ([`EncodedTransaction::pooled_bytes`]).
     pub(crate) fn new(max_bytes: usize, nonce_gap: u64) -> Self {
         Self {
             max_bytes,
@@ -202,7 +202,7 @@ impl Pool {
         tx: Arc<EncodedTransaction>,
         next: u64,
         standing: Standing,
-        charge: Charge,
+        mut charge: Charge,
         evicted: &mut Vec<TxId>,
     ) -> Result<Inserted, Refusal> {
         let (account, nonce, id) = (tx.tx.body.account, tx.tx.body.nonce, tx.id);
@@ -222,7 +222,7 @@ impl Pool {
         if known.is_some_and(|sender| sender.txs.contains_key(&nonce)) {
             return Err(Refusal::NonceTaken);
         }
-        let (encoded, size) = (tx.bytes.len(), tx.held_bytes());
+        let (encoded, size) = (tx.bytes.len(), tx.pooled_bytes());
         let ready = nonce == first_missing;
         if !ready && !local && self.waiting.bytes + size > self.max_bytes / WAITING_SHARE {
             return Err(Refusal::PoolFull);
@@ -232,6 +232,9 @@ impl Pool {
             if !(ready || local) || !self.evict_waiting(now, Some(&account), missing, evicted) {
                 return Err(Refusal::PoolFull);
             }
+        }
+        if charge.grow(size.saturating_sub(charge.bytes())).is_err() {
+            return Err(Refusal::PoolFull);
         }
         self.advance(&account, next, evicted);
         let arrival = self.next_arrival;
@@ -261,7 +264,7 @@ impl Pool {
     fn evict_waiting(&mut self, now: Timestamp, but: Option<&Account>, bytes: usize, evicted: &mut Vec<TxId>) -> bool {
         let own = but.and_then(|account| self.senders.get(account)).map_or(0, |sender| {
             let behind = sender.txs.range(sender.next.saturating_add(sender.ready)..).map(|(_, pooled)| pooled);
-            behind.filter(|pooled| pooled.waits.is_some()).map(|pooled| pooled.tx.held_bytes()).sum()
+            behind.filter(|pooled| pooled.waits.is_some()).map(|pooled| pooled.tx.pooled_bytes()).sum()
         });
         if self.waiting.bytes - own < bytes {
             return false;
@@ -273,7 +276,7 @@ impl Pool {
             }
             let Some(tx) = self.by_arrival.get(arrival).and_then(|id| self.get(id)) else { continue };
             if but != Some(&tx.tx.body.account) {
-                freed += tx.held_bytes();
+                freed += tx.pooled_bytes();
                 victims.push(tx.id);
             }
         }
@@ -364,7 +367,7 @@ impl Pool {
         self.by_arrival.remove(&pooled.arrival);
         self.by_expiry.remove(&(pooled.tx.tx.body.valid_until, pooled.tx.id));
         self.bytes -= pooled.tx.bytes.len();
-        self.held -= pooled.tx.held_bytes();
+        self.held -= pooled.tx.pooled_bytes();
     }
 
     /// What to make a block of: ready transactions in order of arrival, but those of one sender in order of nonce, up to

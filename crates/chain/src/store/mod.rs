@@ -5,17 +5,25 @@
 
 mod commit;
 mod jobs;
+mod look;
 mod read;
 pub mod tables;
 pub mod verify;
 
-use std::{io, path::Path, sync::Arc};
+use std::{
+    fs::{self, File},
+    io,
+    path::Path,
+    sync::Arc,
+};
 
 use peerage_core::NetworkId;
 use redb::{Builder, Database, StorageBackend, backends::InMemoryBackend};
 use thiserror::Error;
 
 use crate::proto::{genesis::Genesis, state::EMPTY_ROOT};
+
+use look::Looked;
 
 pub use commit::{Applied, ApplyOutcome, Built};
 pub use jobs::{StoreDone, StoreJob};
@@ -85,6 +93,7 @@ fn remedy(error: &redb::Error) -> &'static str {
         redb::Error::Io(reason) if reason.kind() == io::ErrorKind::StorageFull => {
             "; make room on the disk and start the node again"
         }
+        redb::Error::Io(reason) if reason.kind() == io::ErrorKind::UnexpectedEof => DAMAGED,
         redb::Error::Io(reason) if reason.kind() == io::ErrorKind::InvalidData => {
             "; it is no database, or its beginning is damaged: restore it from a backup, or move it away"
         }
@@ -96,6 +105,27 @@ fn remedy(error: &redb::Error) -> &'static str {
 fn expecting_damage<T, E>(work: impl FnOnce() -> Result<T, E>, damaged: E) -> Result<T, E> {
     // Nothing that a panic could leave half done outlives the closure: what it opened is dropped with it.
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or(Err(damaged))
+}
+
+/// The database in a file, every page compared with its checksum, to be looked at.
+fn look_at(path: &Path, cache_bytes: usize) -> Result<Database, OpenError> {
+    let looked = Looked::open(path)?;
+    Ok(Builder::new().set_cache_size(cache_bytes).set_check_integrity_on_open(true).create_with_backend(looked)?)
+}
+
+/// Removes what an earlier attempt to make a store left behind.
+fn remove_unfinished(path: &Path) -> Result<(), OpenError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(redb::StorageError::Io(error).into()),
+        _ => Ok(()),
+    }
+}
+
+/// Gives a finished file its name, durably.
+fn put_in_place(from: &Path, to: &Path) -> Result<(), redb::StorageError> {
+    let directory = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::rename(from, to)?;
+    Ok(File::open(directory)?.sync_all()?)
 }
 
 macro_rules! from_redb {
@@ -124,21 +154,40 @@ pub struct Store {
 
 impl Store {
     /// Opens the store at `path`, creating an empty one where there is none. `cache_bytes`: see [`DEFAULT_CACHE_BYTES`].
+    /// Reads the whole file before: a node that trusted a damaged one would answer from it, and a producer would sign what
+    /// follows from it.
     ///
     /// # Errors
-    /// [`OpenError`]; what the file holds is then unchanged.
+    /// [`OpenError`]; the file is then unchanged.
     pub fn open(path: &Path, genesis: Arc<Genesis>, cache_bytes: usize) -> Result<Self, OpenError> {
-        let open = || Self::prepare(Builder::new().set_cache_size(cache_bytes).create(path)?, genesis);
-        expecting_damage(open, OpenError::Damaged)
+        let create =
+            |at: &Path, genesis| Self::prepare(Builder::new().set_cache_size(cache_bytes).create(at)?, genesis);
+        if path.exists() {
+            let open = || {
+                drop(Self::prepare(look_at(path, cache_bytes)?, Arc::clone(&genesis))?);
+                create(path, genesis)
+            };
+            return expecting_damage(open, OpenError::Damaged);
+        }
+        // Made under another name first: a disk that is full, or a crash, must not leave half a store that nobody can open.
+        let unfinished = path.with_extension("new");
+        let made = remove_unfinished(&unfinished)
+            .and_then(|()| create(&unfinished, genesis))
+            .and_then(|store| Ok(put_in_place(&unfinished, path).map(|()| store)?));
+        if made.is_err() {
+            // The failure above is the one to report; what stays is removed the next time.
+            let _ = remove_unfinished(&unfinished);
+        }
+        made
     }
 
-    /// Opens a store that must exist already, for offline checks.
+    /// Opens a store that must exist already, for offline checks: the file stays as it is, and what is written to the store
+    /// is forgotten with it.
     ///
     /// # Errors
     /// [`OpenError`].
     pub fn open_existing(path: &Path, genesis: Arc<Genesis>, cache_bytes: usize) -> Result<Self, OpenError> {
-        let open = || Self::check(Builder::new().set_cache_size(cache_bytes).open(path)?, genesis);
-        expecting_damage(open, OpenError::Damaged)
+        expecting_damage(|| Self::check(look_at(path, cache_bytes)?, genesis), OpenError::Damaged)
     }
 
     /// Opens or creates a store over a backend of the caller's: the simulator's disks, with their faults.

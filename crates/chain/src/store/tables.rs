@@ -63,34 +63,34 @@ pub struct TxLocation {
 /// Bytes of a head or a location at most: three varints and two hashes.
 const MAX_ROW_BYTES: usize = 128;
 
-pub(super) fn encode_row<T: Serialize>(row: &T) -> Vec<u8> {
+pub(crate) fn encode_row<T: Serialize>(row: &T) -> Vec<u8> {
     payload::to_bytes(row)
 }
 
-pub(super) fn decode_row<T: Serialize + DeserializeOwned>(bytes: &[u8], what: &'static str) -> Result<T, StoreError> {
+pub(crate) fn decode_row<T: Serialize + DeserializeOwned>(bytes: &[u8], what: &'static str) -> Result<T, StoreError> {
     payload::from_bytes(bytes, MAX_ROW_BYTES).map_err(|_| StoreError::Corrupt(what))
 }
 
-pub(super) fn encode_entry(entry: &Entry) -> Vec<u8> {
+pub(crate) fn encode_entry(entry: &Entry) -> Vec<u8> {
     let mut row = Vec::with_capacity(8 + entry.value.len());
     row.extend_from_slice(&entry.version.to_be_bytes());
     row.extend_from_slice(&entry.value);
     row
 }
 
-pub(super) fn decode_entry(row: &[u8]) -> Result<Entry, StoreError> {
+pub(crate) fn decode_entry(row: &[u8]) -> Result<Entry, StoreError> {
     let (version, value) = row.split_first_chunk().ok_or(StoreError::Corrupt("a state row"))?;
     Ok(Entry { version: u64::from_be_bytes(*version), value: value.to_vec() })
 }
 
-pub(super) fn encode_node(node: &Node) -> Vec<u8> {
+pub(crate) fn encode_node(node: &Node) -> Vec<u8> {
     match node {
         Node::Leaf(leaf) => [&[0], &leaf.key_hash[..], &leaf.version.to_be_bytes()[..], &leaf.value_hash[..]].concat(),
         Node::Branch { left, right } => [&[1], &left[..], &right[..]].concat(),
     }
 }
 
-pub(super) fn decode_node(row: &[u8]) -> Result<Node, StoreError> {
+pub(crate) fn decode_node(row: &[u8]) -> Result<Node, StoreError> {
     let corrupt = StoreError::Corrupt("a tree node");
     let hash = |at: usize| row.get(at..).and_then(|rest| rest.first_chunk::<32>()).copied();
     match (row.first(), row.len()) {

@@ -1,5 +1,6 @@
 //! Stories of a few nodes in virtual time, each with a real store on an in-memory disk.
 
+mod disk;
 mod node;
 
 use core::time::Duration;

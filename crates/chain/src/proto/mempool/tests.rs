@@ -91,12 +91,12 @@ fn a_nonce_is_used_once() {
     let rival = tx(1, 5, vec![put("other", "", 0)]);
     assert_eq!(f.insert(&rival, 5, Standing::Ordinary), Err(Refusal::NonceTaken));
     assert_eq!(f.insert(&simple(1, 4), 5, Standing::Ordinary), Err(Refusal::NonceUsed { next: 5 }));
-    assert_eq!(f.charged(), first.held_bytes(), "what was refused is not paid for");
+    assert_eq!(f.charged(), first.pooled_bytes(), "what was refused is not paid for");
 }
 
 #[test]
 fn a_full_pool_makes_room_for_what_is_ready_by_what_is_not() {
-    let size = simple(1, 0).held_bytes();
+    let size = simple(1, 0).pooled_bytes();
     let mut f = Fixture::new(4 * size);
     f.ordinary(&simple(1, 7)).unwrap();
     f.insert(&simple(2, 7), 0, Standing::Local).unwrap();
@@ -113,7 +113,7 @@ fn a_full_pool_makes_room_for_what_is_ready_by_what_is_not() {
 
 #[test]
 fn nobody_is_driven_out_for_nothing_and_whoever_waits_longest_goes_first() {
-    let size = simple(1, 0).held_bytes();
+    let size = simple(1, 0).pooled_bytes();
     // Names of two digits make some a little larger: no room for another one all the same.
     let mut f = Fixture::new(17 * size);
     let at = |seconds| Timestamp::ZERO + Duration::from_secs(seconds);
@@ -177,7 +177,7 @@ proptest! {
     /// Whatever happens, the counters are what counting gives.
     #[test]
     fn the_books_balance(steps in prop::collection::vec((0u8..4, 0u64..9, 0u8..5), 1..60)) {
-        let size = simple(1, 0).held_bytes();
+        let size = simple(1, 0).pooled_bytes();
         let mut f = Fixture::new(12 * size);
         for (number, nonce, step) in steps {
             let tx = simple(number, nonce);
@@ -189,13 +189,13 @@ proptest! {
             let all: Vec<_> = f.pool.ids().iter().filter_map(|id| f.pool.get(id).cloned()).collect();
             prop_assert_eq!(all.len(), f.pool.len());
             prop_assert_eq!(all.iter().map(|tx| tx.bytes.len()).sum::<usize>(), f.pool.bytes());
-            prop_assert_eq!(all.iter().map(|tx| tx.held_bytes()).sum::<usize>(), f.charged());
+            prop_assert_eq!(all.iter().map(|tx| tx.pooled_bytes()).sum::<usize>(), f.charged());
             prop_assert!(f.charged() <= 12 * size && f.charged() == f.pool.held);
             let waiting: Vec<_> = f.pool.senders.values().flat_map(|sender| {
                 sender.txs.iter().filter(|(nonce, pooled)| !pooled.local && !sender.is_ready(**nonce))
             }).collect();
             prop_assert_eq!(waiting.len(), f.pool.waiting.index.len());
-            prop_assert_eq!(waiting.iter().map(|(_, p)| p.tx.held_bytes()).sum::<usize>(), f.pool.waiting.bytes);
+            prop_assert_eq!(waiting.iter().map(|(_, p)| p.tx.pooled_bytes()).sum::<usize>(), f.pool.waiting.bytes);
             let (listed, rest) = f.pool.since(0, usize::MAX, usize::MAX);
             prop_assert_eq!((listed.len(), rest), (all.len(), None));
             let ready = f.pool.candidates(u64::MAX);

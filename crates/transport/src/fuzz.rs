@@ -1,0 +1,270 @@
+//! Bodies of the fuzz targets `transport_*`: what must hold whatever a stranger, somebody on the path, or a peer with
+//! keys of its own sends. `tests/fuzz/README.md` says how they are run; the tests below replay what was found.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use peerage_core::{
+    Budget, CloseReason, Connection, ConnectionEvent, LinkInfo, NetworkId, NodeId, Now, SecretRng, Seed,
+};
+use peerage_wire::{Limits, Magic};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    key_file,
+    proto::{
+        connection::{self, ConnectionConfig, SecureConnection},
+        keypair::Keypair,
+        noise::{
+            Role,
+            identity::{Claim, open_payload, seal_payload},
+        },
+        signed::{SIGNED_OVERHEAD, Signable, Signed, SignedError},
+    },
+};
+
+#[path = "../../../tests/fuzz/shared/input.rs"]
+pub mod input;
+
+use input::Input;
+
+/// Each target with its body.
+pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+    ("transport_handshake", handshake),
+    ("transport_identity", identity),
+    ("transport_connection", open_connection),
+    ("transport_signed", signed),
+    ("transport_key_file", key_text),
+];
+
+const NETWORK: NetworkId = NetworkId::from_bytes([1; 32]);
+
+fn keypair(number: u8) -> Keypair {
+    Keypair::from_seed(&[number; 32])
+}
+
+/// A connection that stands, and a peer that holds its keys and says what it likes.
+pub fn open_connection(data: &[u8]) {
+    connection::fuzz::open(data);
+}
+
+/// One end of a handshake, with what it said of its outcome.
+struct End {
+    connection: SecureConnection,
+    established: Option<LinkInfo>,
+    closed: Option<CloseReason>,
+    /// Every byte that it sent and received so far.
+    sent: Vec<u8>,
+    received: Vec<u8>,
+}
+
+impl End {
+    fn new(number: u8, outbound: bool) -> Self {
+        let mut rng = SecretRng::insecure_from_seed(&Seed::from_u64(number.into()));
+        let keypair = Arc::new(keypair(number));
+        let limits = Arc::new(Limits::default());
+        let mut config = ConnectionConfig::new(keypair, NETWORK, Magic::DEV, limits, Budget::default(), &mut rng);
+        config.listen = vec![([10, 0, 0, number], 4000).into()];
+        let remote = ([10, 0, 0, 9], 9).into();
+        let connection = SecureConnection::new(Arc::new(config), outbound, remote, None, Now::default(), rng);
+        Self { connection, established: None, closed: None, sent: Vec::new(), received: Vec::new() }
+    }
+
+    fn transmit(&mut self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.connection.poll_transmit(Now::default(), &mut out, 1 << 16);
+        self.sent.extend(&out);
+        out
+    }
+
+    fn receive(&mut self, bytes: &[u8]) {
+        self.received.extend(bytes);
+        self.connection.handle_bytes(Now::default(), bytes);
+        while let Some(event) = self.connection.poll_event() {
+            assert!(self.closed.is_none(), "nothing follows the end: {event:?}");
+            match event {
+                ConnectionEvent::Established(info) => assert!(self.established.replace(info).is_none()),
+                ConnectionEvent::Closed(closed) => self.closed = Some(closed.reason),
+                _ => assert!(self.established.is_some(), "no message before keys: {event:?}"),
+            }
+        }
+    }
+}
+
+/// Bytes of the records that a handshake consists of: preamble, and messages 1 to 3 with their headers.
+const PREAMBLE: usize = 12 + 37;
+const MESSAGE_1: usize = 12 + 32;
+const MESSAGE_2: usize = 12 + 32 + 48 + 256 + 16;
+const MESSAGE_3: usize = 12 + 48 + 256 + 16;
+
+/// How much of what an end said and heard is fixed by the time when it comes to stand. What follows are sealed records.
+const fn covered(outbound: bool) -> (usize, usize) {
+    let from_dialler = PREAMBLE + MESSAGE_1;
+    if outbound { (from_dialler, MESSAGE_2) } else { (MESSAGE_2, from_dialler + MESSAGE_3) }
+}
+
+/// Two honest ends and somebody on the path, who changes, inserts, drops and cuts bytes: whoever comes to stand has
+/// received exactly what was sent, and knows who sent it.
+pub fn handshake(data: &[u8]) {
+    let mut input = Input::new(data);
+    let (mut dialler, mut listener) = (End::new(1, true), End::new(2, false));
+    for turn in 0..4 {
+        let (from, to) = if turn % 2 == 0 { (&mut dialler, &mut listener) } else { (&mut listener, &mut dialler) };
+        let mut bytes = from.transmit();
+        for _ in 0..input.byte() % 4 {
+            let (choice, at) = (input.byte(), usize::from(input.number()) % (bytes.len() + 1));
+            match choice % 4 {
+                0 if at < bytes.len() => bytes[at] ^= input.byte(),
+                1 => bytes = [&bytes[..at], input.chunk(), &bytes[at..]].concat(),
+                2 => drop(bytes.drain(at..(at + usize::from(input.byte())).min(bytes.len()))),
+                _ => bytes = input.chunk().to_vec(),
+            }
+        }
+        let step = usize::from(input.byte()) + 1;
+        for piece in bytes.chunks(step) {
+            to.receive(piece);
+        }
+    }
+    for (end, other) in [(&dialler, &listener), (&listener, &dialler)] {
+        let Some(info) = &end.established else { continue };
+        let number = if info.outbound { 2 } else { 1 };
+        assert_eq!(info.peer, keypair(number).node_id());
+        assert_eq!(info.listen, [([10, 0, 0, number], 4000).into()]);
+        let (said, heard) = covered(info.outbound);
+        assert_eq!(end.sent.get(..said), other.received.get(..said), "what it said");
+        assert_eq!(end.received.get(..heard), other.sent.get(..heard), "what it heard");
+    }
+}
+
+/// The payload that proves an identity: as it comes, and around a signature that holds, by somebody who has a key. What
+/// is accepted is the one encoding of what was read.
+pub fn identity(data: &[u8]) {
+    let mut input = Input::new(data);
+    let choice = input.byte();
+    let role = if choice & 1 == 0 { Role::Initiator } else { Role::Responder };
+    let claim = Claim { role, handshake_hash: [3; 32], static_key: [4; 32] };
+    let (theirs, own) = (keypair(1), keypair(2).node_id());
+    let payload = if choice & 2 == 0 {
+        input.rest().to_vec()
+    } else {
+        let honest = seal_payload(&theirs, &claim, &Default::default());
+        let said = input.chunk(); // features and addresses
+        let len = (96 + said.len() as u16).wrapping_add_signed(i16::from(input.byte() as i8));
+        [&len.to_be_bytes(), &honest[2..98], said, input.rest()].concat()
+    };
+    if let Ok(remote) = open_payload(&payload, &claim, own) {
+        assert_eq!(remote.node_id, theirs.node_id(), "nobody else signed anything");
+        assert_eq!(seal_payload(&theirs, &claim, &remote.hello), payload);
+        let elsewhere = Claim { handshake_hash: [5; 32], ..claim };
+        assert!(open_payload(&payload, &elsewhere, own).is_err(), "good for one handshake only");
+    }
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Sample {
+    number: u64,
+    list: Vec<u16>,
+    text: Option<String>,
+}
+
+impl Signable for Sample {
+    const DOMAIN: &'static str = "peerage-fuzz";
+    const VERSION: u16 = 1;
+}
+
+/// A signed value: as it comes, and signed by somebody who has a key and signs anything.
+pub fn signed(data: &[u8]) {
+    const MAX: usize = 400;
+    let mut input = Input::new(data);
+    let author = keypair(1);
+    let encoded: Bytes = if input.byte().is_multiple_of(2) {
+        Bytes::copy_from_slice(input.rest())
+    } else {
+        let (version, body) = (input.number().to_be_bytes(), input.rest());
+        let domain = Sample::DOMAIN.as_bytes();
+        let said = [&[domain.len() as u8], domain, NETWORK.as_bytes(), &version, body].concat();
+        [author.node_id().as_bytes(), &author.sign(&said)[..], &version, body].concat().into()
+    };
+    let read = |network| Signed::<Sample>::decode_and_verify(encoded.clone(), network, MAX);
+    match read(NETWORK) {
+        Ok(signed) => {
+            assert!(encoded.len() <= MAX && encoded.len() > SIGNED_OVERHEAD);
+            assert_eq!(signed.signer(), author.node_id(), "nobody else signed anything");
+            let again = Signed::sign(&author, NETWORK, signed.into_value());
+            assert_eq!(again.encoded(), &encoded, "one value, one encoding, one signature");
+        }
+        Err(SignedError::UnknownVersion(version)) => assert_ne!(version, Sample::VERSION),
+        Err(_) => {}
+    }
+    assert!(read(NetworkId::from_bytes([2; 32])).is_err(), "void in every other network");
+}
+
+/// The text of a key file: what is read is written the same way, but for the case of its digits.
+pub fn key_text(data: &[u8]) {
+    if let Some((kind, seed)) = key_file::decode(data) {
+        let keypair = Keypair::from_seed(&seed);
+        let again = key_file::encode(kind, &keypair);
+        assert!(again.eq_ignore_ascii_case(data));
+        assert_eq!(again.split(|byte| *byte == b'\n').next(), data.split(|byte| *byte == b'\n').next());
+    }
+    if let Ok(text) = core::str::from_utf8(data)
+        && let Ok(id) = text.parse::<NodeId>()
+    {
+        assert!(id.to_string().eq_ignore_ascii_case(text));
+    }
+}
+
+#[cfg(test)]
+#[path = "../../../tests/fuzz/shared/replay.rs"]
+mod replay;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::noise::identity::Hello;
+
+    fn seeds() -> Vec<replay::Seed> {
+        let claim = |role| Claim { role, handshake_hash: [3; 32], static_key: [4; 32] };
+        let hello = Hello::new(7, vec![([8, 8, 8, 8], 4000).into(), ([9; 8], 1).into()]).expect("two addresses");
+        let whole = seal_payload(&keypair(1), &claim(Role::Initiator), &hello);
+        let body = usize::from(u16::from_be_bytes([whole[0], whole[1]]));
+        let (said, padding) = whole[98..].split_at(body - 96);
+        let by_key = Input::with_chunks(&[3], &[said]);
+        let sample = Sample { number: 300, list: vec![1, 300], text: Some("é".into()) };
+        let signed = Signed::sign(&keypair(1), NETWORK, sample);
+        let key = key_file::encode(key_file::KeyKind::Producer, &keypair(1));
+        let mut seeds = connection::fuzz::seeds();
+        seeds.extend([
+            ("transport_handshake", "untouched", vec![0, 255, 0, 255, 0, 255, 0, 255]),
+            ("transport_handshake", "in-pieces", vec![0, 0, 0, 6, 0, 100, 0, 1]),
+            ("transport_handshake", "one-bit", vec![1, 0, 0, 70, 1, 9, 0, 9, 1, 2, 0, 9, 5, 200]),
+            ("transport_identity", "as-it-comes", [&[0], &whole[..]].concat()),
+            ("transport_identity", "by-a-key", [&by_key, &[0][..], padding].concat()),
+            ("transport_signed", "as-it-comes", [&[0], &signed.encoded()[..]].concat()),
+            ("transport_signed", "by-a-key", [&[1, 0, 1], &signed.encoded()[SIGNED_OVERHEAD..]].concat()),
+            ("transport_key_file", "producer", key.to_vec()),
+            ("transport_key_file", "identity", NETWORK.to_string().into_bytes()),
+        ]);
+        seeds
+    }
+
+    #[test]
+    fn each_target_holds_on_its_seeds_and_on_what_fuzzing_found() {
+        replay::replay("transport_", TARGETS, &seeds());
+    }
+
+    /// A target that fails on everything finds nothing.
+    #[test]
+    fn an_untouched_handshake_comes_to_stand_within_the_bytes_it_covers() {
+        let (mut dialler, mut listener) = (End::new(1, true), End::new(2, false));
+        for _ in 0..2 {
+            let bytes = dialler.transmit();
+            listener.receive(&bytes);
+            let bytes = listener.transmit();
+            dialler.receive(&bytes);
+        }
+        assert!(dialler.established.is_some() && listener.established.is_some());
+        let (said, heard) = covered(false);
+        assert!(listener.sent.len() > said && dialler.sent.len() > heard, "the first pings follow");
+    }
+}

@@ -1,0 +1,2 @@
+#![no_main]
+peerage_fuzz::target!(peerage::fuzz::control, 64);

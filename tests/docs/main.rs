@@ -1,9 +1,11 @@
 //! `docs/architecture.md` and `docs/parameters.md` against the code: each source file has its line, each path exists, each
-//! number is the one in the code, each citation names a section.
+//! number is the one in the code, each citation names a section, each patch that breaks a rule of the protocol still fits.
 
 mod architecture;
+mod mutants;
 mod number;
 mod parameters;
+mod threats;
 
 use std::{
     fs,

@@ -76,6 +76,68 @@ fn each_value_is_the_one_in_the_code() {
     assert!(compared > 80, "{compared} numbers compared: are they found at all?");
 }
 
+/// The numbers of parts 6.2 and 6.3 are what a node takes of others: whoever writes another peer finds them in `chain.md`.
+#[test]
+fn each_limit_of_the_chain_stands_in_its_document() {
+    let page = rows(&page());
+    let found = |section: &str, name: &str| -> Vec<String> {
+        let here = page.iter().filter(|(heading, _)| heading.split(' ').next() == Some(section));
+        here.filter(|(_, cells)| quoted(&cells[2]).nth(1) == Some(name)).map(|(_, cells)| cells[1].clone()).collect()
+    };
+    let (mut wrong, mut listed) = (Vec::new(), BTreeSet::new());
+    let document = rows(&read(&root().join("docs/protocol/chain.md")));
+    for (_, cells) in document.iter().filter(|(heading, _)| heading.ends_with(". Limits")) {
+        let [limit, value, _, parameter] = &cells[..] else { panic!("a row of {} cells: {cells:?}", cells.len()) };
+        let (section, name) = (parameter.split(' ').next().unwrap_or_default(), quoted(parameter).next());
+        let name = name.unwrap_or_else(|| panic!("{limit}: no parameter"));
+        listed.insert((section.to_owned(), name.to_owned()));
+        let values = found(section, name);
+        let said = written(value);
+        if said.is_none() || values.is_empty() || values.iter().any(|value| written(value) != said) {
+            wrong.push(format!("{limit}: {value}, and {name} of {section} in parameters.md is {values:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "chain.md says otherwise than parameters.md: {wrong:#?}");
+    for (heading, cells) in &page {
+        let section = heading.split(' ').next().unwrap_or_default();
+        if let Some(name) = quoted(&cells[2]).nth(1).filter(|_| ["6.2", "6.3"].contains(&section)) {
+            assert!(listed.contains(&(section.into(), name.into())), "chain.md does not list {name} of {section}");
+        }
+    }
+}
+
+/// Constants that limit something have a number and no name of their own in the protocol: none may be forgotten in the table.
+#[test]
+fn each_constant_of_the_chain_has_a_parameter() {
+    let (page, mut missing) = (page(), Vec::new());
+    // Not limits: what is derived from others, and formats, whose numbers stand in the document.
+    let exempt = ["MAX_PUSH_BYTES", "MAX_BATCH_HEAD_BYTES", "MAX_SUMMARY_BYTES", "MAX_REQUEST_BYTES"];
+    let formats = ["block", "genesis", "id", "transaction"].map(|file| format!("crates/chain/src/proto/{file}.rs"));
+    let mut seen = 0;
+    let files = rust_files("crates/chain/src/proto").into_iter();
+    for path in files.filter(|path| !path.contains("/tests") && !path.contains("/state/") && !formats.contains(path)) {
+        for line in read(&root().join(&path)).lines() {
+            let Some((_, rest)) =
+                line.split_once("const ").filter(|(before, _)| ["", "pub(super) ", "pub(crate) "].contains(before))
+            else {
+                continue;
+            };
+            let Some((name, kind)) = rest.split_once(": ").filter(|(name, _)| *name != "_") else { continue };
+            if !["u32", "u64", "usize", "Duration"].iter().any(|number| kind.starts_with(number))
+                || exempt.contains(&name)
+            {
+                continue;
+            }
+            seen += 1;
+            if !page.contains(&format!("`{}` `{name}`", path.replace("crates/chain/src", "chain"))) {
+                missing.push(format!("{path}: {name}"));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "parameters.md does not name {missing:#?}");
+    assert!(seen > 25, "{seen} constants: are they found at all?");
+}
+
 /// The text of a file's comments, lines joined; what stands in its code is left out.
 fn comments(text: &str) -> String {
     let comment = |line: &str| {

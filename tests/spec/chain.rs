@@ -1,23 +1,33 @@
 //! Rules of `chain.md` that need a peer which says by hand what no correct one does.
 
 use core::time::Duration;
-use std::sync::Arc;
+use std::{fs, path::Path, sync::Arc};
 
+use peerage::{genesis::load_genesis, stack::Overlay};
 use peerage_chain::{
     proto::{
         BLOCKS, BLOCKS_TOPIC, BlocksRequest, Chain, Command, Config, HEAD, Summary, TRANSACTIONS, TRANSACTIONS_TOPIC,
         block::{BlockError, CheckedBlock, Header},
         genesis::Genesis,
         id::BlockId,
+        transaction::{Transaction, TransactionBody},
     },
     store::{Applied, Store},
 };
-use peerage_core::{Budget, Class, Fault, Layer, Message, NetworkEvent, Now, Protocol, UnixMillis};
-use peerage_gossip::{Command as GossipCommand, Event as GossipEvent, ItemId, Topic, Verdict};
+use peerage_core::{
+    Action, Budget, Class, Done, Fault, Job, Layer, Message, NetworkEvent, Now, Protocol, Seed, UnixMillis,
+};
+use peerage_discovery::{Config as DiscoveryConfig, Discovery};
+use peerage_gossip::{
+    Command as GossipCommand, Config as GossipConfig, Event as GossipEvent, Gossip, ItemId, SUBSCRIBE, Topic, Verdict,
+};
 use peerage_wire::payload;
 
-use crate::fixtures::{
-    PRODUCER, Said, WALL, asked, genesis, genesis_file, id, keypair, notified, now, put, settle, tx, up,
+use crate::{
+    document::block,
+    fixtures::{
+        PRODUCER, Said, WALL, account, asked, genesis, genesis_file, id, keypair, notified, now, put, settle, tx, up,
+    },
 };
 
 /// A chain of two blocks, made elsewhere.
@@ -94,6 +104,23 @@ fn forged(applied: &Applied, change: impl FnOnce(&mut Header)) -> CheckedBlock {
     let mut header = applied.block.header().clone();
     change(&mut header);
     CheckedBlock::make(&genesis(), header, applied.block.transactions().to_vec(), &keypair(PRODUCER)).expect("small")
+}
+
+#[test]
+fn the_genesis_of_the_document_is_that_of_its_vectors() {
+    let text = block("chain", "toml");
+    let load = |name: &str, text: &str| {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        fs::write(&path, text).expect("a directory for tests");
+        load_genesis(&path).map_err(|error| error.to_string())
+    };
+    assert_eq!(load("whole.toml", &text), Ok((*genesis()).clone()));
+    let defaults = ["ordering", "block_interval_ms", "[limits]", "max_", "mempool_bytes", "nonce_gap"];
+    let bare: Vec<_> = text.lines().filter(|line| !defaults.iter().any(|key| line.starts_with(key))).collect();
+    assert_eq!(bare.iter().filter(|line| !line.is_empty()).count(), 4, "what has no default");
+    assert_eq!(load("bare.toml", &bare.join("\n")), Ok((*genesis()).clone()), "defaults count as if they were there");
+    let unknown = load("unknown.toml", &format!("colour = 1\n{text}"));
+    assert!(unknown.as_ref().is_err_and(|error| error.contains("colour")), "{unknown:?}");
 }
 
 #[test]
@@ -245,6 +272,26 @@ fn gossip_is_judged_as_the_document_says() {
     }
 }
 
+/// Both count heights alike: a block above the head may hold it, or none ever will.
+#[test]
+fn a_transaction_expires_with_the_last_block_that_may_hold_it() {
+    let (store, [_, second]) = two_blocks();
+    assert_eq!(second.head.height, 2);
+    let until = |valid_until| {
+        let body =
+            TransactionBody { chain_id: 7, account: account(2), nonce: 0, valid_until, ops: vec![put("x", "", 0)] };
+        Transaction::sign(body, &keypair(2)).expect("valid").encode().expect("small")
+    };
+    let mut follower = Follower::over(store);
+    assert_eq!(follower.judge(TRANSACTIONS_TOPIC, until(2).bytes.to_vec()), Verdict::Ignore, "block 3 may not hold it");
+    assert_eq!(follower.judge(TRANSACTIONS_TOPIC, until(3).bytes.to_vec()), Verdict::Accept, "block 3 may");
+    for (valid_until, blocks) in [(2, 0), (3, 1)] {
+        let (store, _) = two_blocks();
+        let built = store.build(vec![Arc::new(until(valid_until))], WALL, &keypair(PRODUCER)).expect("memory");
+        assert_eq!(built.block.iter().count(), blocks, "and so says the producer of block 3: {valid_until}");
+    }
+}
+
 fn tx_of_another_chain() -> Vec<u8> {
     let mut tx = tx(1, 2, vec![put("other", "", 0)]).tx.clone();
     tx.body.chain_id = 8;
@@ -262,4 +309,42 @@ fn gossip_has_a_second_before_blocks_are_asked_for() {
     assert_eq!(follower.chain.next_timeout(), Some(later.mono));
     follower.chain.handle_timeout(later);
     assert_eq!(follower.settle().requests.len(), 1);
+}
+
+/// The whole overlay, since gossip says one and chain the other; both go out in one class, so in this order.
+#[test]
+fn a_node_subscribes_before_it_tells_its_head() {
+    let budget = Budget::default();
+    let discovery =
+        DiscoveryConfig::new(Arc::new(keypair(1)), genesis().network_id(), Seed::from_u64(1), budget.clone());
+    let chain = Chain::new(genesis(), Config::default(), &budget).expect("no producer");
+    let gossip = Gossip::new(GossipConfig::default(), &budget);
+    let mut node = Overlay::new(Discovery::new(discovery, now()), gossip, chain);
+    let (mut store, _) = two_blocks();
+    let mut told = |node: &mut Overlay| {
+        let mut told = Vec::new();
+        while let Some(action) = node.poll_action() {
+            match action {
+                Action::Store(id, job) => node.handle_done(now(), id, Done::Stored(job.run(&mut store))),
+                Action::Send { message, .. } if [SUBSCRIBE, HEAD].contains(&message.command) => {
+                    told.push(message.command);
+                }
+                _ => {}
+            }
+        }
+        told
+    };
+    assert_eq!(told(&mut node), [], "nobody is there to be told");
+    node.handle_network(now(), up(4));
+    assert_eq!(told(&mut node), [SUBSCRIBE, HEAD], "to who comes later");
+
+    // To who is there before the store is open, and before gossip knows what the chain wants.
+    let chain = Chain::new(genesis(), Config::default(), &budget).expect("no producer");
+    let discovery =
+        DiscoveryConfig::new(Arc::new(keypair(1)), genesis().network_id(), Seed::from_u64(1), budget.clone());
+    let mut node = Overlay::new(Discovery::new(discovery, now()), Gossip::new(GossipConfig::default(), &budget), chain);
+    node.handle_network(now(), up(4));
+    let told = told(&mut node);
+    let first = told.iter().position(|command| *command == HEAD).expect("a head");
+    assert!(told[..first].contains(&SUBSCRIBE) && !told[first..].contains(&SUBSCRIBE), "{told:?}");
 }

@@ -136,6 +136,16 @@ pub(crate) fn table(document: &str, header: &[&str]) -> Vec<Vec<String>> {
     rows
 }
 
+/// The text of the one block of this language in a document.
+pub(crate) fn block(document: &str, language: &str) -> String {
+    let (text, begin) = (read(document), format!("```{language}\n"));
+    let mut parts = text.split(&begin);
+    let (Some(_), Some(rest), None) = (parts.next(), parts.next(), parts.next()) else {
+        panic!("{document}.md: not one block of {language}")
+    };
+    rest.split_once("```").expect("a block ends").0.into()
+}
+
 /// A block of test vectors: lines of `key = value`, long values in hexadecimal on lines of their own.
 pub(crate) struct Vector {
     name: &'static str,

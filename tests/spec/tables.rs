@@ -1,8 +1,20 @@
 //! The tables of the documents are those of the code.
 
-use peerage_core::{CloseReason, Command, Fault};
+use peerage_chain::proto::genesis::Genesis;
+use peerage_core::{Class, CloseReason, Command, Fault};
+use peerage_transport::proto::connection::credit;
+use peerage_wire::{RecordKind, limits};
 
-use crate::document::table;
+use crate::{
+    document::table,
+    fixtures::{genesis, genesis_file},
+};
+
+/// A number as the documents write it; what follows in parentheses explains it.
+fn number(cell: &str) -> usize {
+    let digits = cell.split(" (").next().expect("a split has a part").replace(',', "");
+    digits.parse().unwrap_or_else(|_| panic!("no number: {cell}"))
+}
 
 /// Checks the rows `message, number, class, .., limit` of a document.
 fn messages(document: &str, known: &[(&str, Command)], limits: &[(Command, u32)]) {
@@ -10,7 +22,7 @@ fn messages(document: &str, known: &[(&str, Command)], limits: &[(Command, u32)]
     let read: Vec<_> = rows
         .iter()
         .map(|row| {
-            let limit: u32 = row.last().expect("a limit").replace(',', "").parse().expect("a limit in bytes");
+            let limit = number(row.last().expect("a limit"));
             (row[0].clone(), row[1].clone(), row[2].clone(), limit)
         })
         .collect();
@@ -18,7 +30,12 @@ fn messages(document: &str, known: &[(&str, Command)], limits: &[(Command, u32)]
         .iter()
         .map(|(name, command)| {
             let limit = limits.iter().find(|(of, _)| of == command).map(|(_, limit)| *limit).expect("a limit");
-            (name.to_string(), format!("0x{:04x}", command.number()), command.class().label().to_owned(), limit)
+            (
+                name.to_string(),
+                format!("0x{:04x}", command.number()),
+                command.class().label().to_owned(),
+                limit as usize,
+            )
         })
         .collect();
     assert_eq!(read, expected, "{document}.md");
@@ -63,4 +80,55 @@ fn the_faults_are_those_of_the_code() {
     let read: Vec<_> = rows.into_iter().map(|row| (row[0].clone(), row[1].clone())).collect();
     let known = Fault::ALL.iter().map(|fault| (fault.code().to_string(), fault.label().to_owned()));
     assert_eq!(read, known.collect::<Vec<_>>());
+}
+
+#[test]
+fn the_kinds_of_records_are_those_of_the_code() {
+    let rows = table("wire", &["kind", "name", "payload", "at most"]);
+    let read: Vec<_> = rows.iter().map(|row| (number(&row[0]), row[1].to_lowercase(), number(&row[3]))).collect();
+    let known = RecordKind::ALL.map(|kind| (kind as usize, format!("{kind:?}").to_lowercase(), kind.max_len()));
+    assert_eq!(read, known);
+}
+
+#[test]
+fn the_classes_are_those_of_the_code() {
+    let rows = table("wire", &["class", "number", "for"]);
+    let read: Vec<_> = rows.iter().map(|row| (row[0].clone(), number(&row[1]), number(&row[3]))).collect();
+    let known = Class::ALL.map(|class| (class.label().to_owned(), class as usize, limits::class_default(class)));
+    assert_eq!(read, known);
+    let rows = table("transport", &["class", "window"]);
+    let read: Vec<_> = rows.iter().map(|row| (row[0].clone(), number(&row[1]), number(&row[2]))).collect();
+    let with_credit = Class::ALL.into_iter().filter(|class| credit::window(*class) > 0);
+    let known = with_credit.map(|class| (class.label().to_owned(), credit::window(class), credit::largest(class)));
+    assert_eq!(read, known.collect::<Vec<_>>());
+}
+
+#[test]
+fn the_limits_of_the_wire_are_those_of_the_code() {
+    let mut rows = table("wire", &["what", "bytes"]);
+    assert_eq!(rows.pop().expect("a last row")[0], "head and body by command", "which stands in the other tables");
+    let read: Vec<_> = rows.iter().map(|row| number(&row[1])).collect();
+    assert_eq!(read, [limits::MAX_PLAINTEXT, limits::MAX_SEALED_BODY, limits::MAX_HANDSHAKE, limits::MAX_CONTENT]);
+}
+
+#[test]
+fn the_magics_are_those_of_the_code() {
+    let written = |network: &str| {
+        let mut file = genesis_file();
+        file.network = network.into();
+        let genesis = Genesis::new(&file).expect("valid");
+        (format!("{:08x}", peerage::runtime::magic(&genesis).0), genesis.network_id())
+    };
+    let mut rows = table("wire", &["network named in the genesis", "magic"]);
+    let other = rows.pop().expect("a last row");
+    let read: Vec<_> = rows.into_iter().map(|row| (row[0].clone(), row[1].clone())).collect();
+    let known = ["main", "test", "dev"].map(|name| (name.to_owned(), written(name).0));
+    assert_eq!(read, known);
+    assert_eq!(other[1], "f7, then the first three bytes of its network id");
+    assert_eq!(written("example"), ("f74ee7a5".into(), genesis().network_id()));
+    for name in ["main2", "Main", "example"] {
+        let (magic, id) = written(name);
+        let id: String = id.as_bytes()[..3].iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(magic, format!("f7{id}"), "{name}");
+    }
 }

@@ -112,6 +112,42 @@ mod tests {
         assert_eq!(verify_strict(NodeId::from_bytes(identity), b"any message", &signature), Err(InvalidSignature));
     }
 
+    /// Who holds a key can sign with the identity point for R, the nonce zero, and S = kA's secret: the equation holds, and
+    /// the message is not bound to anything that changes. Computed for the key of seed 01..01 and `message`.
+    #[test]
+    fn a_signature_with_an_r_of_small_order_is_refused_although_the_equation_holds() {
+        let mut signature = [0; SIGNATURE_LEN];
+        signature[0] = 1;
+        signature[32..].copy_from_slice(&[
+            0x95, 0xc0, 0xfd, 0xcc, 0x54, 0xfc, 0xca, 0xd1, 0xf2, 0xb8, 0xbc, 0x9b, 0x96, 0xaa, 0x68, 0x37, 0xc8, 0x2f,
+            0x86, 0x34, 0x9e, 0x65, 0x76, 0xad, 0x29, 0xca, 0x3e, 0xce, 0x7b, 0x7e, 0xa9, 0x05,
+        ]);
+        let signer = Keypair::from_seed(&[1; 32]).node_id();
+        let key = VerifyingKey::from_bytes(signer.as_bytes()).expect("a key");
+        let lax = ed25519_dalek::Verifier::verify(&key, b"message", &Signature::from_bytes(&signature));
+        assert!(lax.is_ok(), "the lax check takes it");
+        assert_eq!(verify_strict(signer, b"message", &signature), Err(InvalidSignature));
+    }
+
+    #[test]
+    fn an_s_that_is_not_reduced_is_refused_so_that_a_signature_has_one_form() {
+        /// The order of the group, little-endian (RFC 8032, 5.1).
+        const ORDER: [u8; 32] = [
+            0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0, 0, 0,
+            0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
+        ];
+        let alice = Keypair::from_seed(&[1; 32]);
+        let mut signature = alice.sign(b"message");
+        assert_eq!(verify_strict(alice.node_id(), b"message", &signature), Ok(()));
+        let mut carry = 0;
+        for (byte, add) in signature[32..].iter_mut().zip(ORDER) {
+            let sum = u16::from(*byte) + u16::from(add) + carry;
+            (*byte, carry) = (sum as u8, sum >> 8);
+        }
+        assert_eq!(carry, 0, "S + L has 32 bytes too");
+        assert_eq!(verify_strict(alice.node_id(), b"message", &signature), Err(InvalidSignature));
+    }
+
     #[test]
     fn bytes_that_are_no_point_of_the_curve_are_no_signer() {
         let no_point = NodeId::from_bytes(core::array::from_fn(|i| if i == 0 { 2 } else { 0 }));

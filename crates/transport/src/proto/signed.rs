@@ -170,6 +170,9 @@ mod tests {
         let signed = decode::<Vote>(&vote()).unwrap();
         assert_eq!((signed.value(), signed.signer()), (&Vote(300), keypair().node_id()));
         assert_eq!(signed.encoded(), &vote());
+        let (arrived, network) = (vote(), NETWORK);
+        let kept = Signed::<Vote>::decode_and_verify(arrived.clone(), network, LIMIT).unwrap().encoded().clone();
+        assert_eq!(kept.as_ptr(), arrived.as_ptr(), "what is passed on are the bytes that came, not a new encoding");
         assert_eq!(vote().len(), SIGNED_OVERHEAD + 2);
         assert_eq!(vote(), signed_as(1, &[0xac, 0x02]), "the layout that the documentation gives");
     }

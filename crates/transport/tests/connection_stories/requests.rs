@@ -35,6 +35,29 @@ fn answers_find_their_requests_in_any_order_and_in_both_directions() {
 }
 
 #[test]
+fn no_id_is_used_twice_whatever_became_of_its_request() {
+    let mut pair = Pair::connected(6);
+    let mut seen = Vec::new();
+    for round in 0..20 {
+        // One is answered, one times out, one stays open. The runner's names for them come again, ids do not.
+        pair.request(A, 70, message(HAVE, round, 50), 60 * SECOND);
+        pair.request(A, 71, message(HAVE, round, 50), SECOND);
+        pair.request(A, 1000 + round, message(HAVE, round, 50), 60 * SECOND);
+        pair.run();
+        let ids = asked(&mut pair, B);
+        pair.respond(B, ids[0], message(HAVE, round, 50));
+        pair.pass(2 * SECOND);
+        let ends = pair.responses(A);
+        assert_eq!(ends, [(70, Ok(message(HAVE, round, 50))), (71, Err(RequestError::Timeout))]);
+        seen.extend(ids);
+    }
+    let all = seen.len();
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!((all, seen.len()), (60, 60), "of a late answer nobody must think that it is one to a later request");
+}
+
+#[test]
 fn a_late_answer_is_dropped_and_a_second_one_too() {
     let mut pair = Pair::connected(2);
     pair.request(A, 1, message(HAVE, 1, 50), SECOND);

@@ -236,6 +236,30 @@ fn a_pong_without_its_ping_measures_nothing() {
 }
 
 #[test]
+fn nobody_can_guess_the_nonce_of_a_ping_that_it_did_not_get() {
+    let mut nonces = Vec::new();
+    for seed in 100..120 {
+        let mut rogue = Rogue::new(seed, 1);
+        for ping in 0..2 {
+            if ping > 0 {
+                rogue.pair.now.mono = rogue.pair.now.mono + 30 * SECOND;
+                rogue.pair.sides[B].connection.handle_timeout(rogue.pair.now);
+            }
+            let (sent, _) = rogue.receive();
+            let pings = sent.iter().filter(|message| message.command == PING);
+            nonces.extend(pings.map(|ping| payload::from_bytes::<Beat>(&ping.head, 100).expect("a ping").nonce));
+        }
+    }
+    assert_eq!(nonces.len(), 40, "one at the beginning, one after 30 s of silence");
+    let (ones, zeros) = nonces.iter().fold((0, 0), |(ones, zeros), nonce| (ones | nonce, zeros | !nonce));
+    assert_eq!((ones, zeros), (u64::MAX, u64::MAX), "each of the 64 bits is drawn");
+    let mut steps: Vec<_> = nonces.windows(2).map(|pair| pair[1].wrapping_sub(pair[0])).collect();
+    steps.sort_unstable();
+    steps.dedup();
+    assert_eq!(steps.len(), 39, "no step leads from one to the next");
+}
+
+#[test]
 fn a_reason_of_a_later_version_is_unknown_but_theirs() {
     let mut rogue = Rogue::new(33, 1);
     rogue.send(RecordKind::Close, &[250]);

@@ -336,6 +336,17 @@ impl Hand {
         }
     }
 
+    /// The reason in the CLOSE that must come, and what comes before it skipped.
+    pub(crate) async fn hear_farewell(&mut self) -> CloseReason {
+        loop {
+            match self.hear().await {
+                Told::Close(reason) => return reason,
+                Told::End => panic!("the stream ended without a word"),
+                Told::Frame { .. } => {}
+            }
+        }
+    }
+
     /// Listens for a moment: a farewell or the end of the stream, if one of them comes.
     pub(crate) async fn told_meanwhile(&mut self) -> Option<Told> {
         let listening = async {

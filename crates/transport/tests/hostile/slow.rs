@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use peerage_core::{CloseReason, Closed, DropReason, Message};
 use peerage_wire::{Envelope, Frame, RecordKind};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
     hand::{ATTACKER, FRIEND, Hand, Initiator, PREAMBLE_VALUE, Raw, Told, preamble, refusal, victim_and_friend},
-    stage::{Stage, by_us},
+    stage::{Stage, by_us, in_time},
     victim::{BULK, Do, ECHO, ITEM, Plan, Saw, keypair},
 };
 
@@ -18,6 +19,29 @@ fn impatient() -> Plan {
     let mut plan = Plan::new();
     plan.connection.handshake_deadline = SHORT;
     plan
+}
+
+/// Whoever closes a socket with bytes in it that nobody read makes TCP send a reset, and a reset may overtake what was said.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_farewell_is_not_destroyed_by_what_the_other_side_still_says() {
+    let stage = Stage::set().await;
+    let (mut victim, mut friend) = victim_and_friend(Plan::new()).await;
+    let mut hand = Hand::shake(victim.addr, ATTACKER).await;
+    hand.is_served().await;
+    // A mistake, and far more behind it than one look at the socket takes.
+    let mut bytes = hand.sealed(RecordKind::Preamble, &[0; 37]);
+    bytes.resize(512 << 10, 0);
+    let taken = in_time("room in the socket", hand.raw.0.write_all(&bytes)).await;
+    taken.expect("all of it is read, and thrown away");
+    assert_eq!(hand.hear_farewell().await, CloseReason::UnexpectedRecord);
+    let after = in_time("the end of the stream", hand.raw.0.read(&mut [0; 1])).await;
+    assert_eq!(after.map_err(|error| error.kind()), Ok(0), "an orderly end");
+    tokio::time::sleep(Duration::from_millis(50)).await; // in which a reset would come
+    assert!(hand.raw.0.take_error().expect("a socket").is_none(), "no reset");
+    assert_eq!(victim.see_down(hand.id).await, Closed::by_us(CloseReason::UnexpectedRecord));
+    stage.ended(CloseReason::UnexpectedRecord, 1).await;
+    friend.is_served().await;
+    victim.ends_clean([friend]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

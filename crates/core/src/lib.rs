@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod array;
 mod budget;
 mod class;
 mod connection;
@@ -7,6 +8,7 @@ mod id;
 mod job;
 mod message;
 mod protocol;
+pub mod queue;
 mod random;
 mod reason;
 mod stack;

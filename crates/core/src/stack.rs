@@ -2,7 +2,10 @@
 
 use std::collections::VecDeque;
 
-use crate::{Action, Class, Command, Done, JobId, LinkId, NetworkEvent, Now, PerClass, Protocol, Timestamp};
+use crate::{
+    Action, Class, Command, Done, JobId, LinkId, NetworkEvent, Now, PerClass, Protocol, Timestamp,
+    queue::{pop_front, push_back},
+};
 
 /// What a [`Stack`] gives its runner.
 pub enum Output<P: Protocol> {
@@ -69,23 +72,23 @@ impl<P: Protocol> Stack<P> {
     /// Puts an event without credit (peers, dials, statistics, heartbeats) into the inbox.
     pub fn push(&mut self, event: NetworkEvent) {
         let class = event.command().map_or(Class::Control, Command::class);
-        self.inbox[class].push_back(Arrival { input: Input::Network(event), consumed: None });
+        push_back(&mut self.inbox[class], Arrival { input: Input::Network(event), consumed: None });
     }
 
     /// Puts a message, request or response that arrived on `link` into the inbox; `bytes` are returned to the sender as
     /// credit once the protocol took it.
     pub fn push_from(&mut self, link: LinkId, class: Class, bytes: usize, event: NetworkEvent) {
-        self.inbox[class].push_back(Arrival { input: Input::Network(event), consumed: Some((link, bytes)) });
+        push_back(&mut self.inbox[class], Arrival { input: Input::Network(event), consumed: Some((link, bytes)) });
     }
 
     /// Puts a command of the layer above, or of a user, into the inbox.
     pub fn command(&mut self, command: P::Command) {
-        self.inbox[Class::Signal].push_back(Arrival { input: Input::Command(command), consumed: None });
+        push_back(&mut self.inbox[Class::Signal], Arrival { input: Input::Command(command), consumed: None });
     }
 
     /// Puts the result of a job into the inbox.
     pub fn done(&mut self, id: JobId, done: Done<P>) {
-        self.inbox[Class::Control].push_back(Arrival { input: Input::Done(id, done), consumed: None });
+        push_back(&mut self.inbox[Class::Control], Arrival { input: Input::Done(id, done), consumed: None });
     }
 
     /// Inputs that wait in the inbox.
@@ -129,7 +132,7 @@ impl<P: Protocol> Stack<P> {
     }
 
     fn next_arrival(&mut self) -> Option<(Class, Arrival<P>)> {
-        Class::ALL.into_iter().find_map(|class| Some((class, self.inbox[class].pop_front()?)))
+        Class::ALL.into_iter().find_map(|class| Some((class, pop_front(&mut self.inbox[class])?)))
     }
 }
 

@@ -1,6 +1,9 @@
 #![doc = include_str!("../README.md")]
 
 mod config;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod proto;
 
 pub use config::Config;

@@ -162,7 +162,7 @@ fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> KeyF
     move |reason| KeyFileError::Io { action, path, reason }
 }
 
-fn encode(kind: KeyKind, keypair: &Keypair) -> Zeroizing<Vec<u8>> {
+pub(crate) fn encode(kind: KeyKind, keypair: &Keypair) -> Zeroizing<Vec<u8>> {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     // Room for all of it at once: a vector that grows leaves copies of the secret behind.
     let mut text = Zeroizing::new(Vec::with_capacity(MAX_LEN as usize));
@@ -175,7 +175,7 @@ fn encode(kind: KeyKind, keypair: &Keypair) -> Zeroizing<Vec<u8>> {
     text
 }
 
-fn decode(text: &[u8]) -> Option<(KeyKind, Zeroizing<[u8; SEED_LEN]>)> {
+pub(crate) fn decode(text: &[u8]) -> Option<(KeyKind, Zeroizing<[u8; SEED_LEN]>)> {
     let mut lines = text.strip_suffix(b"\n")?.split(|&byte| byte == b'\n');
     let (headline, digits) = (lines.next()?, lines.next()?);
     let kind = KeyKind::ALL.into_iter().find(|kind| kind.headline().as_bytes() == headline)?;

@@ -4,6 +4,9 @@ mod buffer;
 mod error;
 mod fragment;
 mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod limits;
 pub mod payload;
 mod record;

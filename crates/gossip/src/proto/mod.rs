@@ -1,6 +1,9 @@
 //! The machine and its vocabulary: pure, as every [`Protocol`](peerage_core::Protocol).
 
 mod config;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzz;
 mod machine;
 mod pending;
 mod seen;

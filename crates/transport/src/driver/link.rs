@@ -5,7 +5,9 @@ use core::{
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::Duration,
 };
-use peerage_core::{Account, CloseReason, Closed, Connection, ConnectionCommand, ConnectionEvent, LinkId, Timestamp};
+use peerage_core::{
+    Account, CloseReason, Closed, Connection, ConnectionCommand, ConnectionEvent, DropReason, LinkId, Timestamp,
+};
 use std::sync::Arc;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -53,6 +55,9 @@ pub(super) struct LinkTask {
 
 /// Bytes read from the socket at once: four records.
 const READ_BYTES: usize = 64 << 10;
+/// The same while the other side has not proved itself, and when all is said: the longest handshake record, so that strangers
+/// cost little.
+const READ_BYTES_STRANGER: usize = 4 << 10;
 /// Bytes handed to the socket at once: as much as the kernel may hold unsent, so that what is decided early stays little.
 const WRITE_BYTES: usize = 32 << 10;
 /// A last word must be written within this time (our guess; a peer that does not read must not keep the task alive).
@@ -63,16 +68,23 @@ const STARVED_CHECK: Duration = Duration::from_millis(100);
 impl LinkTask {
     pub(super) async fn run(mut self) {
         let (mut reader, mut writer) = tokio::io::split(self.stream);
-        let mut incoming = vec![0; READ_BYTES];
-        let mut outgoing = Vec::with_capacity(WRITE_BYTES);
+        let mut incoming = vec![0; READ_BYTES_STRANGER];
+        let mut outgoing = Vec::new();
         let mut written = 0;
         let mut last_words: Option<Timestamp> = None;
         let mut starved_check: Option<Timestamp> = None;
         loop {
             let now = self.clock.now();
             while let Some(event) = self.connection.poll_event() {
-                if matches!(event, ConnectionEvent::Closed(_)) {
-                    last_words = Some(now.mono + LAST_WORDS);
+                match &event {
+                    ConnectionEvent::Established(_) => incoming = vec![0; READ_BYTES],
+                    ConnectionEvent::Closed(_) => last_words = Some(now.mono + LAST_WORDS),
+                    // Nobody pays for these, so they wait nowhere.
+                    ConnectionEvent::Skipped { count } => {
+                        count_dropped(DropReason::UnknownCommand, *count);
+                        continue;
+                    }
+                    _ => {}
                 }
                 if self.events.send((self.link, LinkEvent::Connection(event))).is_err() {
                     return; // the stack task is gone
@@ -142,7 +154,9 @@ impl LinkTask {
             }
         }
         // What is still unread when a socket is closed makes TCP send a reset, which can destroy our last words on their
-        // way: so everything is read, and thrown away, until the other side is done too.
+        // way: so everything is read, and thrown away, until the other side is done too. That takes a while and no memory.
+        drop((self.connection, outgoing));
+        let mut incoming = vec![0; READ_BYTES_STRANGER];
         let goodbye = async {
             writer.shutdown().await?;
             while reader.read(&mut incoming).await? > 0 {}
@@ -152,6 +166,11 @@ impl LinkTask {
         let _ended = tokio::time::timeout(LAST_WORDS, goodbye).await;
         tracing::trace!(link = self.link.0, remote = %self.remote, "stream closed");
     }
+}
+
+/// Counts messages that were dropped.
+pub(super) fn count_dropped(reason: DropReason, count: u64) {
+    metrics::counter!("peerage_messages_dropped_total", "reason" => reason.label()).increment(count);
 }
 
 /// What a connection that could not even be opened ends with.

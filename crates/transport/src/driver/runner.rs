@@ -7,6 +7,7 @@ use peerage_core::{
     DropReason, Job, JobId, LinkId, LinkInfo, Message, NetworkEvent, NodeId, Outbound, Outlet, Output, Pool, Protocol,
     RequestError, RequestId, Stack, Timers,
 };
+use peerage_wire::limits::MESSAGE_OVERHEAD;
 use std::{collections::BTreeMap, io, sync::Arc};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -16,13 +17,14 @@ use tokio::{
 
 use crate::proto::{
     admission::{Admission, Verdict},
+    connection::credit::cost,
     inflow::Inflow,
 };
 
 use super::{
     BoxedStream, Clock, DriverConfig, Fabric, Handle, SecureChannel,
     lanes::Lanes,
-    link::{EndGuard, LinkEvent, LinkTask, refused},
+    link::{EndGuard, LinkEvent, LinkTask, count_dropped, refused},
     registry::{LinkHandle, Registry},
 };
 
@@ -71,6 +73,8 @@ const STEPS: usize = 256;
 const ARRIVALS: usize = 8192;
 /// Handle calls that wait; then callers wait (our guess).
 const CALLS: usize = 1024;
+/// Streams that were opened and wait to be judged; then the system keeps those that follow (our guess: the usual backlog).
+const OPENED: usize = 128;
 /// A TCP connection that does not stand by then failed (our guess; discovery allows a candidate 5 s, handshake included).
 const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a security layer below the records may take (parameters, 1.1: as the handshake above it).
@@ -102,7 +106,7 @@ pub(super) struct Runner<P: Protocol, F> {
     done: mpsc::UnboundedReceiver<(JobId, Done<P>)>,
     died: mpsc::UnboundedReceiver<&'static str>,
     link_events: Channel<(LinkId, LinkEvent)>,
-    opened: Channel<Opened>,
+    opened: (mpsc::Sender<Opened>, mpsc::Receiver<Opened>),
 }
 
 impl<P, F> Runner<P, F>
@@ -152,7 +156,7 @@ where
             done,
             died,
             link_events: mpsc::unbounded_channel(),
-            opened: mpsc::unbounded_channel(),
+            opened: mpsc::channel(OPENED),
         };
         Ok((runner, handle))
     }
@@ -222,7 +226,7 @@ where
             loop {
                 match fabric.accept().await {
                     Ok((stream, remote)) => {
-                        if opened.send(Opened::Accepted(stream, remote)).is_err() {
+                        if opened.send(Opened::Accepted(stream, remote)).await.is_err() {
                             break;
                         }
                     }
@@ -295,7 +299,9 @@ where
     }
 
     fn send(&mut self, to: Vec<NodeId>, message: &Message) {
-        let resident = self.config.budget.charge(Pool::Outbound, message.len()).map(Arc::new);
+        // The bytes are shared, the places in the queues are not.
+        let bytes = message.len() + to.len() * MESSAGE_OVERHEAD;
+        let resident = self.config.budget.charge(Pool::Outbound, bytes).map(Arc::new);
         for peer in to {
             let outcome = match &resident {
                 Ok(resident) => self.outbound(peer, message, Arc::clone(resident)).and_then(|(link, outbound)| {
@@ -320,12 +326,12 @@ where
         self.security.allows(message)?;
         let link = *self.live.get(&peer).ok_or(DropReason::NotConnected)?;
         let account = self.registry.account(link).ok_or(DropReason::ConnectionLost)?;
-        let owed = account.owe(message.len()).map_err(|_| DropReason::PeerOverLimit)?;
+        let owed = account.owe(cost(message.len())).map_err(|_| DropReason::PeerOverLimit)?;
         Ok((link, Outbound { message: message.clone(), resident, owed }))
     }
 
     fn shed(&mut self, peer: NodeId, command: Command, reason: DropReason) {
-        metrics::counter!("peerage_messages_dropped_total", "reason" => reason.label()).increment(1);
+        count_dropped(reason, 1);
         // What did not fit now may fit later; what is too long or has lost its connection never will.
         let passing = matches!(reason, DropReason::PeerOverLimit | DropReason::OverBudget);
         if let Some(link) = self.live.get(&peer).filter(|_| passing) {
@@ -339,7 +345,8 @@ where
     fn request(&mut self, to: NodeId, id: RequestId, message: Message, timeout: Duration) {
         let command = message.command;
         let wire_id = self.number();
-        let charged = self.config.budget.charge(Pool::Outbound, message.len()).map_err(|_| DropReason::OverBudget);
+        let charged =
+            self.config.budget.charge(Pool::Outbound, cost(message.len())).map_err(|_| DropReason::OverBudget);
         let sent =
             charged.and_then(|charge| self.outbound(to, &message, Arc::new(charge))).and_then(|(link, outbound)| {
                 self.asked.insert(wire_id, Asked { link, peer: to, id, command });
@@ -347,7 +354,7 @@ where
                 if sent { Ok(()) } else { Err(DropReason::ConnectionLost) }
             });
         if let Err(reason) = sent {
-            metrics::counter!("peerage_messages_dropped_total", "reason" => reason.label()).increment(1);
+            count_dropped(reason, 1);
             self.asked.remove(&wire_id);
             let result = Err(RequestError::Dropped(reason));
             self.stack.push(NetworkEvent::Response { peer: to, id, command, result });
@@ -358,7 +365,8 @@ where
         let Some((link, wire_id)) = self.to_answer.remove(&id) else {
             return self.shed(to, message.command, DropReason::Unrequested);
         };
-        let charged = self.config.budget.charge(Pool::Outbound, message.len()).map_err(|_| DropReason::OverBudget);
+        let charged =
+            self.config.budget.charge(Pool::Outbound, cost(message.len())).map_err(|_| DropReason::OverBudget);
         let outbound = charged.and_then(|charge| self.outbound(to, &message, Arc::new(charge)));
         match outbound {
             // The answer goes where the question came from, or nowhere.
@@ -381,7 +389,7 @@ where
             let stream = timeout(DIAL_TIMEOUT, fabric.dial(addr)).await;
             let stream = stream.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
             // An error means that the stack is gone and wants nobody any more.
-            let _unheard = opened.send(Opened::Dialled { addr, expected, stream });
+            let _unheard = opened.send(Opened::Dialled { addr, expected, stream }).await;
         });
     }
 
@@ -511,11 +519,8 @@ where
             },
             ConnectionEvent::Rtt(rtt) => self.stack.push(NetworkEvent::PeerStats { peer, rtt }),
             ConnectionEvent::Heartbeat(data) => self.stack.push(NetworkEvent::Heartbeat { peer, data }),
-            ConnectionEvent::Skipped { count } => {
-                let reason = DropReason::UnknownCommand.label();
-                metrics::counter!("peerage_messages_dropped_total", "reason" => reason).increment(count);
-            }
-            ConnectionEvent::Established(_) | ConnectionEvent::Closed(_) => {}
+            // The link task counts what was skipped; the others were handled before.
+            ConnectionEvent::Skipped { .. } | ConnectionEvent::Established(_) | ConnectionEvent::Closed(_) => {}
         }
     }
 

@@ -41,6 +41,8 @@
 pub mod commands;
 mod config;
 pub mod credit;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod handshake;
 mod heartbeat;
 mod mux;
@@ -57,7 +59,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use peerage_core::{
     CloseReason, Closed, ClosedBy, Connection, ConnectionCommand, ConnectionEvent, DropReason, LinkInfo, NodeId, Now,
-    RequestError, SecretRng, Timestamp,
+    RequestError, SecretRng, Timestamp, queue::pop_front,
 };
 use peerage_wire::{RecordKind, put_record};
 
@@ -227,7 +229,7 @@ impl Connection for SecureConnection {
     }
 
     fn poll_event(&mut self) -> Option<ConnectionEvent> {
-        self.events.pop_front().or_else(|| self.closed.take().map(ConnectionEvent::Closed))
+        pop_front(&mut self.events).or_else(|| self.closed.take().map(ConnectionEvent::Closed))
     }
 
     fn next_timeout(&self) -> Option<Timestamp> {

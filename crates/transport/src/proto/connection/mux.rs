@@ -7,7 +7,10 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use peerage_core::{Charge, Class, Outbound, Owed, PerClass};
+use peerage_core::{
+    Charge, Class, Outbound, Owed, PerClass,
+    queue::{pop_front, push_back},
+};
 use peerage_wire::{Envelope, Fragmenter, limits::MAX_PLAINTEXT};
 
 use super::{
@@ -41,7 +44,7 @@ impl Mux {
         let Outbound { message, resident, owed } = outbound;
         let class = message.command.class();
         let fragments = Fragmenter::new(message, envelope);
-        self.0[class].push_back(Queued { fragments, envelope, _resident: resident, _owed: owed });
+        push_back(&mut self.0[class], Queued { fragments, envelope, _resident: resident, _owed: owed });
     }
 
     /// Appends frames to `out`, at most `room` bytes, as long as something can be sent. Requests that are not open any
@@ -64,7 +67,7 @@ impl Mux {
             let appended = fragments.fill(left, out);
             debug_assert!(appended > 0, "{MIN_PIECE} bytes hold a piece of every message");
             if fragments.is_done() {
-                self.0[class].pop_front();
+                pop_front(&mut self.0[class]);
             }
         }
     }
@@ -74,7 +77,7 @@ impl Mux {
         let class = Class::ALL.into_iter().find(|class| {
             let queue = &mut self.0[*class];
             while queue.front().is_some_and(|queued| queued.is_abandoned(requests)) {
-                queue.pop_front();
+                pop_front(queue);
             }
             queue.front().is_some_and(|queued| {
                 let fragments = &queued.fragments;

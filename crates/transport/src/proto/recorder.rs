@@ -15,8 +15,8 @@ use super::peer_manager::{PeerEvent, PeerManager, Subject};
 /// Happenings kept for each peer (targets: the last 64).
 pub const EVENTS: usize = 64;
 /// Peers that are kept; beyond that the one of which nothing was heard for longest is forgotten, those who are connected
-/// last. Our guess: a day of strangers at one a minute, and 5 MiB at most.
-pub const PEERS: usize = 1440;
+/// last. Our guess: a night of strangers at one a minute, and 2 MiB at most.
+pub const PEERS: usize = 512;
 
 /// One thing that happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 //!
 //! It decides nothing. [`Managed`](super::managed::Managed) lets it see what the peer manager hears and what it does.
 
-use core::{fmt, net::SocketAddr};
+use core::{fmt, net::SocketAddr, time::Duration};
 use peerage_core::{
     Action, Closed, ClosedBy, Command, DropReason, Fault, LinkId, LinkInfo, NetworkEvent, NodeId, Now, Outlet,
     Timestamp, UnixMillis,
@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::peer_manager::{PeerEvent, PeerManager, Subject};
 
-/// Happenings kept for each peer (targets: the last 64).
+/// Happenings kept for each peer (our guess: a bad hour of one that comes and goes).
 pub const EVENTS: usize = 64;
 /// Peers that are kept; beyond that the one of which nothing was heard for longest is forgotten, those who are connected
 /// last. Our guess: a night of strangers at one a minute, and 2 MiB at most.
@@ -59,10 +59,10 @@ pub enum Happening {
         /// Which.
         fault: Fault,
     },
-    /// It broke so many that it is banned.
+    /// It broke so many that it is banned by its identity; bans of groups of addresses are not noted here.
     Banned {
-        /// Until when.
-        until: UnixMillis,
+        /// For how long from then on.
+        for_how_long: Duration,
     },
     /// The connection ended.
     Ended {
@@ -109,10 +109,10 @@ impl fmt::Display for Happening {
             Self::Admitted { addr, outbound: false } => write!(f, "connected from {addr}"),
             Self::Refused { addr, closed } => write!(f, "met at {addr} and not kept: {}", Words(*closed)),
             Self::Dropped { command, reason } => {
-                write!(f, "a message to it was dropped ({command:?}): {} ({reason})", reason.explain())
+                write!(f, "a message to it was dropped, command {}: {} ({reason})", command.number(), reason.explain())
             }
             Self::Faulted { fault } => write!(f, "did wrong: {} ({fault})", fault.explain()),
-            Self::Banned { until } => write!(f, "banned until {} ms after 1970", until.0),
+            Self::Banned { for_how_long } => write!(f, "banned for {} minutes", for_how_long.as_secs().div_ceil(60)),
             Self::Ended { closed } => write!(f, "disconnected: {}", Words(*closed)),
         }
     }
@@ -205,7 +205,7 @@ impl Recorder {
             Action::Emit(PeerEvent::Bans(bans)) => {
                 let Some(peer) = self.faulted.take() else { return };
                 if let Some(ban) = bans.iter().find(|ban| ban.subject == Subject::Peer(peer)) {
-                    self.note(now, peer, Happening::Banned { until: ban.until });
+                    self.note(now, peer, Happening::Banned { for_how_long: ban.until.since(now.wall) });
                 }
             }
             _ => {}

@@ -15,7 +15,7 @@ use crate::{
     records::record,
     stage::eventually,
     transactions::{item, push, transaction},
-    victim::Victim,
+    victim::{Victim, keypair},
 };
 
 /// The number of messages of a flood: more than any count of a layer allows.
@@ -107,6 +107,11 @@ async fn whoever_floods_with_what_is_counted_is_banned_and_told_so() {
         assert_eq!(attacker.is_told().await, Closed::by_them(CloseReason::Banned), "{fault}");
         let (counted, least) = (faults(&victim, fault), if fault.starts_with("invalid") { 5 } else { 10 });
         assert!(counted >= least, "{counted} times {fault}: as many as a ban takes, and what was on its way");
+        // What was on its way is the same offence: it makes the ban no longer.
+        let Response::Why(story) = victim.ask(Request::Why { peer: keypair(number).node_id() }).await else { panic!() };
+        let bans: Vec<_> =
+            story.iter().filter(|it| it.what == "banned").map(|it| (it.words.as_str(), it.times)).collect();
+        assert_eq!(bans, [("banned for 60 minutes", 1)], "{fault}");
         attacker.leaves().await;
     }
     friend.leaves().await;

@@ -21,7 +21,7 @@ use peerage_wire::payload;
 
 use crate::{
     attacker::{Attacker, a_while, answer},
-    stage::eventually,
+    stage::{self, eventually},
     victim::{Victim, keypair},
 };
 
@@ -142,6 +142,9 @@ async fn a_record_of_a_hundred_addresses_is_refused_by_its_length_alone() {
     let hundred = changed(&victim, 10, |body| body.addrs = vec![SOMEWHERE.into(); 100]);
     attacker.says(Message::new(RECORD, hundred)).await;
     assert_eq!(attacker.is_told().await, Closed::by_them(CloseReason::MessageTooLong));
+    let (length, times) = stage::by_us(CloseReason::MessageTooLong, 1);
+    let closed = || victim.counted(&["peerage_connections_closed_total{by=us"]);
+    eventually("the end is counted", || closed() == [(length.clone(), times)].into()).await;
     attacker.leaves().await;
     victim.counts(&[]).await;
     victim.stops_well().await;

@@ -77,7 +77,7 @@ fn a_store_that_was_cut_is_refused_wherever_it_was_cut() {
     for eighths in [0, 1, 4, 7] {
         let cut = |path: &Path| {
             let file = fs::OpenOptions::new().write(true).open(path).expect("ours");
-            file.set_len((file.metadata().expect("ours").len() * eighths / 8).max(100)).expect("cut");
+            file.set_len(file.metadata().expect("ours").len() * eighths / 8).expect("cut");
         };
         refused(&home, &head, cut, 74, &MENDED);
     }

@@ -156,7 +156,7 @@ pub enum Event {
         refusal: Refusal,
     },
     /// The time of a block and this node's clock are more than a minute apart, at this block or at some before it too: one
-    /// of the two clocks is wrong, or this node was suspended. Told once an hour at most; nothing else follows from it.
+    /// of the two clocks is wrong, or this node was suspended. Told once an hour at most for each side; nothing else follows.
     ClockDiffers {
         /// The block's height.
         height: u64,

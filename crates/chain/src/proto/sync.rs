@@ -179,7 +179,8 @@ impl Chain {
             Ok(Some(block)) => {
                 // Its producer signed it and it is whole: others may have it before we executed it.
                 self.verdict(item, Verdict::Accept);
-                self.compare_clocks(now, block.header().height, block.header().time, true);
+                let (height, time) = (block.header().height, block.header().time);
+                self.compare_clocks(now, height, time, self.is_newest(height));
                 self.hold(block, from);
                 self.advance_sync(now);
             }

@@ -44,6 +44,9 @@ pub enum OpenError {
     /// The database is so damaged that its engine gave up on it.
     #[error("the database cannot be opened: it is damaged{DAMAGED}")]
     Damaged,
+    /// The file is there, but nothing is in it: a store was cut to nothing, since none is ever made in place.
+    #[error("the file of the database is empty, though no store ever is{DAMAGED}")]
+    Empty,
     /// The file is a database, but none of ours.
     #[error("the database has no {0}: it is not a store of this program; move it out of the data directory")]
     NotAStore(&'static str),
@@ -110,6 +113,10 @@ fn expecting_damage<T, E>(work: impl FnOnce() -> Result<T, E>, damaged: E) -> Re
 /// The database in a file, every page compared with its checksum, to be looked at.
 fn look_at(path: &Path, cache_bytes: usize) -> Result<Database, OpenError> {
     let looked = Scratch::open(path)?;
+    // The engine would make a database of it: for a node that had a chain, a new one without a word.
+    if looked.len().map_err(redb::StorageError::Io)? == 0 {
+        return Err(OpenError::Empty);
+    }
     Ok(Builder::new().set_cache_size(cache_bytes).set_check_integrity_on_open(true).create_with_backend(looked)?)
 }
 
@@ -160,19 +167,18 @@ impl Store {
     /// # Errors
     /// [`OpenError`]; the file is then unchanged.
     pub fn open(path: &Path, genesis: Arc<Genesis>, cache_bytes: usize) -> Result<Self, OpenError> {
-        let create =
-            |at: &Path, genesis| Self::prepare(Builder::new().set_cache_size(cache_bytes).create(at)?, genesis);
         if path.exists() {
             let open = || {
-                drop(Self::prepare(look_at(path, cache_bytes)?, Arc::clone(&genesis))?);
-                create(path, genesis)
+                drop(Self::check(look_at(path, cache_bytes)?, Arc::clone(&genesis))?);
+                Self::check(Builder::new().set_cache_size(cache_bytes).open(path)?, genesis)
             };
             return expecting_damage(open, OpenError::Damaged);
         }
         // Made under another name first: a disk that is full, or a crash, must not leave half a store that nobody can open.
+        // So whatever has the name of a store was whole once.
         let unfinished = path.with_extension("new");
         let made = remove_unfinished(&unfinished)
-            .and_then(|()| create(&unfinished, genesis))
+            .and_then(|()| Self::prepare(Builder::new().set_cache_size(cache_bytes).create(&unfinished)?, genesis))
             .and_then(|store| Ok(put_in_place(&unfinished, path).map(|()| store)?));
         if made.is_err() {
             // The failure above is the one to report; what stays is removed the next time.
@@ -217,7 +223,7 @@ impl Store {
 
     fn prepare(db: Database, genesis: Arc<Genesis>) -> Result<Self, OpenError> {
         let txn = db.begin_write()?;
-        // A file without any table is one that was just created; anything else must prove that it is ours.
+        // Without any table it was just created; anything else must prove that it is ours.
         if txn.list_tables()?.next().is_some() {
             drop(txn);
             return Self::check(db, genesis);

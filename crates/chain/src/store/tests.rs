@@ -367,3 +367,28 @@ proptest! {
         prop_assert_eq!(store.verify().unwrap().problems, []);
     }
 }
+
+#[test]
+fn a_file_without_a_store_in_it_is_never_taken_for_a_new_chain() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("chain.redb");
+    drop(Store::open(&path, genesis(), 1 << 20).expect("made, as there was none"));
+    let cut = File::options().write(true).open(&path).and_then(|file| file.set_len(0));
+    cut.expect("ours");
+    // Neither the node nor the offline check makes one of it.
+    for open in [Store::open, Store::open_existing] {
+        let opened = open(&path, genesis(), 1 << 20);
+        assert!(matches!(opened, Err(OpenError::Empty)), "{opened:?}");
+        assert_eq!(fs::metadata(&path).expect("still there").len(), 0, "left as it is");
+    }
+    fs::remove_file(&path).expect("ours");
+    drop(Database::create(&path).expect("a database"));
+    let before = fs::read(&path).expect("a database");
+    for open in [Store::open, Store::open_existing] {
+        let opened = open(&path, genesis(), 1 << 20);
+        assert!(matches!(opened, Err(OpenError::NotAStore("table of contents"))), "{opened:?}");
+        assert!(fs::read(&path).expect("still there") == before, "left as it is");
+    }
+    fs::remove_file(&path).expect("moved away");
+    Store::open(&path, genesis(), 1 << 20).expect("made, as there is none");
+}

@@ -5,8 +5,8 @@
 
 use core::{fmt, net::SocketAddr, time::Duration};
 use peerage_core::{
-    Action, Closed, ClosedBy, Command, DropReason, Fault, LinkId, LinkInfo, NetworkEvent, NodeId, Now, Outlet,
-    Timestamp, UnixMillis,
+    Action, CloseReason, Closed, ClosedBy, Command, DropReason, Fault, LinkId, LinkInfo, NetworkEvent, NodeId, Now,
+    Outlet, Timestamp, UnixMillis,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -15,7 +15,8 @@ use super::peer_manager::{PeerEvent, PeerManager, Subject};
 /// Happenings kept for each peer (our guess: a bad hour of one that comes and goes).
 pub const EVENTS: usize = 64;
 /// Peers that are kept; beyond that the one of which nothing was heard for longest is forgotten: first those who were only
-/// turned away or not reached, last those who are connected. So new keys cost those who did something nothing. Our guess: a night of strangers at one a minute, and 2 MiB at most.
+/// turned away or not reached, last those who are connected, so that new keys do not wash away what somebody did. Our
+/// guess: a night of strangers at one a minute, and 2 MiB at most.
 pub const PEERS: usize = 512;
 
 /// One thing that happened.
@@ -205,11 +206,11 @@ impl Recorder {
                 self.note(now, *peer, Happening::Dialled { addr: *addr });
             }
             // Of two connections to one peer the old one ends before the new one counts, though it is heard later.
-            Action::Link(Outlet::Close { link, reason }) => {
+            Action::Link(Outlet::Close { link, reason: CloseReason::Duplicate }) => {
                 if self.links.get(link).is_some_and(|(_, counts)| *counts)
                     && let Some((info, _)) = self.links.remove(link)
                 {
-                    self.note(now, info.peer, Happening::Ended { closed: Closed::by_us(*reason) });
+                    self.note(now, info.peer, Happening::Ended { closed: Closed::by_us(CloseReason::Duplicate) });
                 }
             }
             Action::Link(Outlet::Admit(link)) => {
@@ -267,7 +268,6 @@ impl Recorder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use peerage_core::CloseReason;
 
     fn id(number: u32) -> NodeId {
         let mut bytes = [0; 32];

@@ -129,9 +129,10 @@ pub fn lines(data: &[u8]) {
 
 /// `peers.json` and `bans.json`: what is read survives being written down.
 pub fn peer_files(data: &[u8]) {
-    if let Ok(peers) = peer_file::read_peers(data) {
-        let written = peer_file::write_peers(&peers).expect("no map, so no key that is no text");
-        assert_eq!(peer_file::read_peers(&written).expect("what we write"), peers);
+    if let Ok(mut book) = peer_file::read_book(data) {
+        let key = *book.key.get_or_insert([7; 32]);
+        let written = peer_file::write_book(key, &book.lines).expect("no map, so no key that is no text");
+        assert_eq!(peer_file::read_book(&written).expect("what we write"), book);
     }
     if let Ok(bans) = peer_file::read_bans(data) {
         let written = peer_file::write_bans(&bans).expect("no map, so no key that is no text");
@@ -177,19 +178,28 @@ mod tests {
             .filter_map(|line| line.strip_prefix("# ").filter(|line| line.contains(" = ")))
             .flat_map(|line| [line, "\n"])
             .collect();
-        let config = format!("listen = \"127.0.0.1:1\"\nseeds = [\"{id}@[::1]:80\"]\nmax_peers = 9\n[log]\nformat = \"json\"\n");
+        let config =
+            format!("listen = \"127.0.0.1:1\"\nseeds = [\"{id}@[::1]:80\"]\nmax_peers = 9\n[log]\nformat = \"json\"\n");
         let with_environment = Input::with_chunks(&[1, 4], &[b"info,peerage_gossip=debug"]);
-        let genesis = format!("chain_id = 7\nnetwork = \"n\"\nproducers = [\"{id}\"]\ntime = 9\n[limits]\nnonce_gap = 5\n");
+        let genesis =
+            format!("chain_id = 7\nnetwork = \"n\"\nproducers = [\"{id}\"]\ntime = 9\n[limits]\nnonce_gap = 5\n");
         let lines = [
             r#"{"id":1,"method":"get","params":{"key":"61"}}"#.to_owned(),
             r#"{"id":2,"method":"watch"}"#.to_owned(),
             r#"{"id":1,"result":{"value":{"value":"62","version":1,"height":9,"proof":null}}}"#.to_owned(),
             r#"{"id":null,"error":{"code":"too_long","message":"x"}}"#.to_owned(),
             format!(r#"{{"event":"committed","height":10,"ids":["{id}"],"unix_nanos":17}}"#),
-            format!(r#"{{"id":3,"result":{{"tx_status":{{"state":"committed","height":1,"index":2,"outcome":"applied"}}}}}}"#),
+            format!(
+                r#"{{"id":3,"result":{{"tx_status":{{"state":"committed","height":1,"index":2,"outcome":"applied"}}}}}}"#
+            ),
         ];
         let peers = format!(r#"[{{"id":"{id}","addrs":["127.0.0.1:4000","[::1]:1"]}}]"#);
-        let bans = format!(r#"[{{"peer":"{id}","until_unix_ms":5,"times":1}},{{"group":"8.8.8.0/24","until_unix_ms":5,"times":2}}]"#);
+        let book = format!(
+            r#"{{"version":1,"key":"{id}","peers":[{{"id":"{id}","addrs":["127.0.0.1:4000"],"tried":false,"last_good_unix_ms":5,"failures":1,"source":"8.8.8.8","anchor":true}},{{}}]}}"#
+        );
+        let bans = format!(
+            r#"[{{"peer":"{id}","until_unix_ms":5,"times":1}},{{"group":"8.8.8.0/24","until_unix_ms":5,"times":2}}]"#
+        );
         let mut seeds: Vec<replay::Seed> = vec![
             ("node_config", "template", [&[0], uncommented.as_bytes()].concat()),
             ("node_config", "some", [&[0], config.as_bytes()].concat()),
@@ -197,6 +207,7 @@ mod tests {
             ("node_genesis", "solo", genesis.into_bytes()),
             ("node_lines", "lines", b"\x02\x05ab\n\nabcde\nabc".to_vec()),
             ("node_peer_files", "peers", peers.into_bytes()),
+            ("node_peer_files", "book", book.into_bytes()),
             ("node_peer_files", "bans", bans.into_bytes()),
             ("node_text", "seed", format!("{id}@host.example:80").into_bytes()),
             ("node_text", "seed-v6", format!("{id}@[2001:db8::1]:80").into_bytes()),

@@ -1,8 +1,9 @@
 //! A protocol together with the peer manager that serves it.
 
-use peerage_core::{Action, Done, JobId, NetworkEvent, Now, Outlet, Protocol, Timestamp};
+use core::net::SocketAddr;
+use peerage_core::{Action, Closed, Done, JobId, NetworkEvent, NodeId, Now, Outlet, Protocol, Timestamp};
 
-use super::peer_manager::{PeerCommand, PeerEvent, PeerManager};
+use super::peer_manager::{PeerCommand, PeerEvent, PeerManager, Unmet};
 
 /// The smallest complete stack: a peer manager below, any protocol above.
 ///
@@ -60,8 +61,15 @@ impl<P: Protocol> Protocol for Managed<P> {
         if matches!(event, NetworkEvent::LinkUp { .. } | NetworkEvent::LinkDown { .. }) {
             return self.peers.handle_network(now, event);
         }
-        if let Some(news) = event.share() {
-            self.peers.handle_network(now, news);
+        match &event {
+            NetworkEvent::Message { peer, .. }
+            | NetworkEvent::Request { peer, .. }
+            | NetworkEvent::Response { peer, result: Ok(_), .. } => self.peers.alive(now, peer),
+            other => {
+                if let Some(news) = other.share() {
+                    self.peers.handle_network(now, news);
+                }
+            }
         }
         self.upper.handle_network(now, event);
     }
@@ -97,7 +105,12 @@ impl<P: Protocol> Protocol for Managed<P> {
         if let Some(action) = self.peers.poll_action() {
             return Some(match action.lift(|job| match job {}, |job| match job {}) {
                 Ok(action) => action,
-                Err(event) => Action::Emit(ManagedEvent::Peers(event)),
+                Err(event) => {
+                    if let PeerEvent::Unmet { peer, why } = event {
+                        self.tell_unmet(peer, why);
+                    }
+                    Action::Emit(ManagedEvent::Peers(event))
+                }
             });
         }
         Some(match self.upper.poll_action()?.lift(|job| job, |job| job) {
@@ -118,6 +131,13 @@ impl<P: Protocol> Protocol for Managed<P> {
 }
 
 impl<P: Protocol> Managed<P> {
+    /// Whoever wanted somebody at once hears that it will not be, as of a dial that failed.
+    fn tell_unmet(&mut self, peer: NodeId, why: Unmet) {
+        // No address: nobody was asked.
+        let (addr, closed) = (SocketAddr::from(([0, 0, 0, 0], 0)), Closed::by_us(why.reason()));
+        self.upper.handle_network(self.last, NetworkEvent::DialFailed { addr, expected: Some(peer), closed });
+    }
+
     fn tell_manager(&mut self, command: PeerCommand) -> Action<Self> {
         self.peers.handle_command(self.last, command);
         Action::Routed

@@ -407,7 +407,7 @@ impl Chain {
             ApplyOutcome::Applied(applied) => self.committed(now, &applied),
             ApplyOutcome::Known(_) | ApplyOutcome::Gap(_) => self.advance_sync(now),
             ApplyOutcome::Invalid(error) => {
-                self.emit(Event::BlockRefused { height: self.height().saturating_add(1), error });
+                self.emit(Event::CertifiedBlockInvalid { height: self.height().saturating_add(1), error });
                 // Its certificate is the producer's, whose fault this is: whoever passed it on did as it should.
                 self.disbelieve(now, from, REST);
                 self.advance_sync(now);

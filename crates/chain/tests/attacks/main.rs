@@ -261,7 +261,8 @@ fn whoever_passes_on_a_certified_block_that_does_not_execute_is_not_punished_for
     for lie in [certified_lie(1, genesis_id), certified_lie(1, BlockId([5; 32]))] {
         bench.block(peer(1), lie);
     }
-    let refused = bench.events.iter().filter(|event| matches!(event, Event::BlockRefused { height: 1, .. })).count();
+    let refused =
+        bench.events.iter().filter(|event| matches!(event, Event::CertifiedBlockInvalid { height: 1, .. })).count();
     assert_eq!((refused, bench.height()), (2, 0));
     assert_eq!(bench.reports, []);
 }

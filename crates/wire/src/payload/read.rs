@@ -105,7 +105,7 @@ impl<'de> Reader<'de> {
     }
 }
 
-/// A type whose form cannot be told from the bytes has no place in a payload.
+/// A type that needs the bytes to tell its form has no place in a payload.
 macro_rules! not_self_describing {
     ($($method:ident)*) => {$(
         fn $method<V: Visitor<'de>>(self, _: V) -> Result<V::Value, ReadError> {

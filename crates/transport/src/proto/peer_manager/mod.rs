@@ -1,8 +1,13 @@
 //! The peer manager: the only protocol that dials, admits and disconnects.
 //!
-//! Others say whom they want ([`Want`]) and who misbehaved ([`Fault`]); it decides. It keeps a target number of outbound
-//! connections, backs off from addresses that fail, comes back to reserved peers and to those that were good before, and
-//! settles which of two connections to the same peer stays.
+//! Others say whom they want ([`Want`](peerage_core::Want)) and who misbehaved ([`Fault`]); it decides. It keeps a target
+//! number of outbound connections, each in another group of addresses, backs off from addresses that fail, comes back to
+//! reserved peers and to those that were good before, makes room in a full node, tries out whom it knows from hearsay, and
+//! settles which of two connections to the same peer stays. The operator's word ([`PeerCommand`]) may change while it runs.
+//!
+//! The pool follows the load: it keeps `target_outbound` connections when nobody wants more, opens others as they are wanted
+//! ([`Want::Now`](peerage_core::Want::Now)), up to `max_peers` and a few guests, and ends them when they have not been wanted
+//! for a while. A wish that cannot be granted is answered ([`PeerEvent::Unmet`]).
 //!
 //! | link state | meaning | next |
 //! |---|---|---|

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use std::{
     fs,
     io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
@@ -204,7 +205,8 @@ fn load<T: Default>(path: &Path, read: impl FnOnce(&[u8]) -> serde_json::Result<
 /// Replaces a file: written beside it, then renamed over it.
 fn save(path: &Path, text: &[u8]) -> io::Result<()> {
     let beside = path.with_extension("json.new");
-    let mut file = fs::File::create(&beside)?;
+    // The book has a secret in it.
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
     file.write_all(text)?;
     file.sync_all()?;
     fs::rename(&beside, path)

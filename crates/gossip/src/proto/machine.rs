@@ -136,11 +136,11 @@ impl Gossip {
             Verdict::Accept => {
                 self.mark(now, id, Outcome::Spread);
                 self.stats.forwarded += 1;
-                if let Some(first) = waiting.holders().first() {
-                    self.actions.push_back(Action::Want(Want::Keep { peer: *first }));
-                }
                 if let Ok(ItemHead { topic }) = payload::from_bytes(&waiting.message.head, MAX_ITEM_HEAD_BYTES) {
                     self.spread(&topic, waiting.message.clone(), waiting.holders());
+                }
+                if let Some(first) = waiting.holders().first() {
+                    self.actions.push_back(Action::Want(Want::Keep { peer: *first }));
                 }
             }
             Verdict::Reject => {

@@ -154,3 +154,56 @@ impl<P: Protocol> Managed<P> {
         Action::Routed
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use peerage_core::{CloseReason, NoJob, Seed, Want};
+    use std::collections::VecDeque;
+
+    use super::*;
+    use crate::proto::peer_manager::{PeerManagerConfig, Rule};
+
+    /// Wants somebody, and notes which dials failed.
+    struct Asker {
+        wants: VecDeque<Want>,
+        failed: Vec<(Option<NodeId>, CloseReason)>,
+    }
+
+    impl Protocol for Asker {
+        type Command = ();
+        type Event = ();
+        type Storage = NoJob;
+        type Compute = NoJob;
+
+        fn handle_network(&mut self, _: Now, event: NetworkEvent) {
+            if let NetworkEvent::DialFailed { expected, closed, .. } = event {
+                self.failed.push((expected, closed.reason));
+            }
+        }
+
+        fn handle_command(&mut self, _: Now, (): ()) {}
+
+        fn handle_timeout(&mut self, _: Now) {}
+
+        fn handle_done(&mut self, _: Now, _: JobId, _: Done<Self>) {}
+
+        fn poll_action(&mut self) -> Option<Action<Self>> {
+            self.wants.pop_front().map(Action::Want)
+        }
+
+        fn next_timeout(&self) -> Option<Timestamp> {
+            None
+        }
+    }
+
+    #[test]
+    fn whoever_wants_somebody_that_will_not_be_dialled_hears_it_as_of_a_dial_that_failed() {
+        let (us, unwanted) = (NodeId::from_bytes([1; 32]), NodeId::from_bytes([2; 32]));
+        let config = PeerManagerConfig { deny: vec![Rule::Peer(unwanted)], ..PeerManagerConfig::new(us) };
+        let addrs = vec![([8, 8, 8, 8], 4000).into()];
+        let asker = Asker { wants: [Want::Now { peer: unwanted, addrs }].into(), failed: Vec::new() };
+        let mut stack = Managed::new(PeerManager::new(config, &Seed::from_u64(1)), asker);
+        while stack.poll_action().is_some() {}
+        assert_eq!(stack.upper().failed, [(Some(unwanted), CloseReason::Denied)]);
+    }
+}

@@ -98,10 +98,15 @@ pub enum ConnectionEvent {
     Rtt(Duration),
     /// The other side's heartbeat carried these bytes.
     Heartbeat(Bytes),
-    /// Messages were skipped because nobody knows their command: counted, not punished.
+    /// Messages of a class were skipped, because nobody knows their command or waits for them: counted, not punished.
     Skipped {
-        /// How many in a row.
+        /// How many in a row whose command nobody knows; responses that nobody waits for are none of these.
         count: u64,
+        /// Their class.
+        class: Class,
+        /// What they cost their sender's credit, to be given back as [`ConnectionCommand::Consumed`] like that of any other
+        /// message: this work is no more free than other work.
+        bytes: usize,
     },
     /// The connection is over; nothing follows. What it still has to transmit should be written first.
     Closed(Closed),

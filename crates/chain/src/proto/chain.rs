@@ -333,7 +333,9 @@ impl Chain {
             (TRANSACTIONS, _) => {
                 for bytes in unbatch(message)? {
                     // A copy, so that one that stays does not keep the memory of all.
-                    self.receive(now, Bytes::copy_from_slice(&bytes), Origin::Push(from));
+                    if !self.receive(now, Bytes::copy_from_slice(&bytes), Origin::Push(from)) {
+                        break;
+                    }
                 }
                 Ok(())
             }
@@ -480,7 +482,9 @@ impl Protocol for Chain {
 
     fn handle_command(&mut self, now: Now, command: Command) {
         match command {
-            Command::Submit { token, tx } => self.receive(now, tx, Origin::Submitted(token)),
+            Command::Submit { token, tx } => {
+                self.receive(now, tx, Origin::Submitted(token));
+            }
             Command::Gossip(event) => self.handle_gossip(now, event),
             Command::Status { token } => {
                 let status = Box::new(self.status());

@@ -6,7 +6,8 @@ use core::{
     time::Duration,
 };
 use peerage_core::{
-    Account, CloseReason, Closed, Connection, ConnectionCommand, ConnectionEvent, DropReason, LinkId, Timestamp,
+    Account, Class, CloseReason, Closed, Connection, ConnectionCommand, ConnectionEvent, DropReason, LinkId, PerClass,
+    Timestamp,
 };
 use std::sync::Arc;
 use tokio::{
@@ -21,6 +22,8 @@ use super::{Clock, fabric::BoxedStream};
 pub(super) enum LinkEvent {
     /// From the connection machine.
     Connection(ConnectionEvent),
+    /// Messages were skipped whose sender's credit, so many bytes of a class, is to be returned at the rate of all others.
+    Skipped(Class, usize),
     /// After messages were shed, there is room again.
     Writable,
     /// The task is over, whatever happened to it.
@@ -75,19 +78,26 @@ impl LinkTask {
         let mut starved_check: Option<Timestamp> = None;
         loop {
             let now = self.clock.now();
+            let mut skipped = PerClass::from_fn(|_| 0);
             while let Some(event) = self.connection.poll_event() {
                 match &event {
                     ConnectionEvent::Established(_) => incoming = vec![0; READ_BYTES],
                     ConnectionEvent::Closed(_) => last_words = Some(now.mono + LAST_WORDS),
-                    // Nobody pays for these, so they wait nowhere.
-                    ConnectionEvent::Skipped { count } => {
+                    // Nobody pays for these, so they wait nowhere; one sum of each class goes to the stack task.
+                    ConnectionEvent::Skipped { count, class, bytes } => {
                         count_dropped(DropReason::UnknownCommand, *count);
+                        skipped[*class] += bytes;
                         continue;
                     }
                     _ => {}
                 }
                 if self.events.send((self.link, LinkEvent::Connection(event))).is_err() {
                     return; // the stack task is gone
+                }
+            }
+            for (class, bytes) in skipped.iter().filter(|(_, bytes)| **bytes > 0) {
+                if self.events.send((self.link, LinkEvent::Skipped(class, *bytes))).is_err() {
+                    return;
                 }
             }
             if written == outgoing.len() {

@@ -465,6 +465,7 @@ where
                     self.stack.push(NetworkEvent::Writable { peer });
                 }
             }
+            LinkEvent::Skipped(class, bytes) => self.consumed(link, class, bytes),
             LinkEvent::Connection(event) => self.connection_event(link, event),
         }
     }

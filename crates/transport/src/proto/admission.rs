@@ -15,7 +15,7 @@ use core::{
     time::Duration,
 };
 use peerage_core::{CloseReason, LinkId, Timestamp};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
 /// The limits. Each default names its origin.
@@ -131,26 +131,42 @@ impl FromStr for Group {
     }
 }
 
-/// A token bucket on injected time: `burst` at once, one more each `refill`.
-#[derive(Clone, Copy, Debug)]
-struct Bucket {
-    /// When the bucket would be full if nothing were taken any more.
-    full_at: Timestamp,
+/// Token buckets on injected time, one for each key: `burst` at once, one more each `refill`. A key that has none has a full
+/// one.
+#[derive(Debug)]
+struct Buckets<K> {
+    burst: u32,
+    refill: Duration,
+    /// When each bucket would be full if nothing were taken any more.
+    full_at: BTreeMap<K, Timestamp>,
+    /// The same, the fullest first.
+    fullest: BTreeSet<(Timestamp, K)>,
 }
 
-impl Bucket {
-    /// Takes one, or says that there is none.
-    fn take(&mut self, now: Timestamp, burst: u32, refill: Duration) -> bool {
-        let full_at = self.full_at.max(now) + refill;
-        let fits = full_at.since(now) <= refill * burst;
-        if fits {
-            self.full_at = full_at;
-        }
-        fits
+impl<K: Copy + Ord> Buckets<K> {
+    const fn new(burst: u32, refill: Duration) -> Self {
+        Self { burst, refill, full_at: BTreeMap::new(), fullest: BTreeSet::new() }
     }
 
-    fn is_full(self, now: Timestamp) -> bool {
-        self.full_at <= now
+    /// When the bucket would be full after one is taken, if there is one to take.
+    fn after_one(&self, now: Timestamp, key: K) -> Option<Timestamp> {
+        let full_at = self.full_at.get(&key).map_or(now, |full_at| now.max(*full_at)) + self.refill;
+        (full_at.since(now) <= self.refill * self.burst).then_some(full_at)
+    }
+
+    /// Takes one, for which the bucket will be full at `full_at`.
+    fn take(&mut self, now: Timestamp, key: K, full_at: Timestamp) {
+        if let Some(before) = self.full_at.insert(key, full_at) {
+            self.fullest.remove(&(before, key));
+        }
+        self.fullest.insert((full_at, key));
+        // To forget a full bucket changes nothing; else the one goes that has least to forget.
+        while let Some(&(full_at, key)) = self.fullest.first()
+            && (full_at <= now || self.full_at.len() > MAX_BUCKETS)
+        {
+            self.fullest.pop_first();
+            self.full_at.remove(&key);
+        }
     }
 }
 
@@ -161,8 +177,9 @@ struct Stream {
     half_open: bool,
 }
 
-/// Addresses whose buckets are remembered at once; then the full ones are forgotten, and if all are in use nobody new is
-/// let in until one is. Some 100 B each (our guess: far more than groups of honest newcomers in five seconds).
+/// Addresses, and groups, whose buckets are remembered at once; beyond that the fullest is forgotten, so that a flood from
+/// many places makes the door less strict with those who knock seldom, and never shuts it. Some 100 B each (our guess: far
+/// more than groups of honest newcomers in five seconds).
 const MAX_BUCKETS: usize = 4096;
 
 /// The machine. See the module's documentation.
@@ -171,14 +188,16 @@ pub struct Admission {
     config: AdmissionConfig,
     /// Streams that others opened and that are not exempt, in the order of their coming.
     streams: BTreeMap<LinkId, Stream>,
-    by_ip: BTreeMap<IpAddr, Bucket>,
-    by_group: BTreeMap<Group, Bucket>,
+    by_ip: Buckets<IpAddr>,
+    by_group: Buckets<Group>,
 }
 
 impl Admission {
     /// Nobody is there yet.
     pub const fn new(config: AdmissionConfig) -> Self {
-        Self { config, streams: BTreeMap::new(), by_ip: BTreeMap::new(), by_group: BTreeMap::new() }
+        let by_ip = Buckets::new(config.burst_per_ip, config.refill_per_ip);
+        let by_group = Buckets::new(config.burst_per_group, config.refill_per_group);
+        Self { config, streams: BTreeMap::new(), by_ip, by_group }
     }
 
     /// Judges a stream from `ip` that would be `link`, while there are `links` connections in all.
@@ -233,20 +252,15 @@ impl Admission {
         self.streams.values().filter(|stream| belongs(stream)).count()
     }
 
+    /// Takes one from both buckets or from none: an address in a hurry must not spend what its neighbours have, nor a group
+    /// fill the table of addresses with those that it turns away.
     fn take(&mut self, now: Timestamp, ip: IpAddr, group: Group) -> bool {
-        let config = self.config;
-        if self.by_ip.len() >= MAX_BUCKETS {
-            self.by_ip.retain(|_, bucket| !bucket.is_full(now));
-            self.by_group.retain(|_, bucket| !bucket.is_full(now));
-            if self.by_ip.len() >= MAX_BUCKETS {
-                return false;
-            }
-        }
-        let fresh = Bucket { full_at: now };
-        let by_group = self.by_group.entry(group).or_insert(fresh);
-        let by_ip = self.by_ip.entry(ip).or_insert(fresh);
-        by_ip.take(now, config.burst_per_ip, config.refill_per_ip)
-            && by_group.take(now, config.burst_per_group, config.refill_per_group)
+        let (Some(by_group), Some(by_ip)) = (self.by_group.after_one(now, group), self.by_ip.after_one(now, ip)) else {
+            return false;
+        };
+        self.by_group.take(now, group, by_group);
+        self.by_ip.take(now, ip, by_ip);
+        true
     }
 
     /// The handshake that has lasted longest in the group that has most of them: a flood evicts itself.
@@ -276,155 +290,4 @@ fn is_loopback_v4(ip: IpAddr) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    struct Door {
-        admission: Admission,
-        now: Timestamp,
-        next: u64,
-    }
-
-    impl Door {
-        fn new(change: impl FnOnce(&mut AdmissionConfig)) -> Self {
-            let mut config = AdmissionConfig::default();
-            change(&mut config);
-            Self { admission: Admission::new(config), now: Timestamp::ZERO, next: 0 }
-        }
-
-        fn knock(&mut self, ip: &str) -> (LinkId, Verdict) {
-            self.next += 1;
-            let link = LinkId(self.next);
-            let links = self.admission.streams.len();
-            (link, self.admission.accept(self.now, link, ip.parse().expect(ip), links))
-        }
-
-        fn knock_and_prove(&mut self, ip: &str) -> Verdict {
-            let (link, verdict) = self.knock(ip);
-            self.admission.established(link);
-            verdict
-        }
-    }
-
-    #[test]
-    fn a_group_reads_back_what_it_prints() {
-        for text in ["8.8.8.0/24", "2001:db8:1::/48"] {
-            assert_eq!(text.parse::<Group>().map(|group| group.to_string()), Ok(text.to_owned()));
-        }
-        for text in ["8.8.8.0", "8.8.8.0/48", "x/24", ""] {
-            assert_eq!(text.parse::<Group>(), Err(ParseGroupError), "{text}");
-        }
-    }
-
-    #[test]
-    fn one_address_may_knock_four_times_at_once_and_then_every_five_seconds() {
-        let mut door = Door::new(|_| ());
-        for _ in 0..4 {
-            assert_eq!(door.knock_and_prove("8.8.8.8"), Verdict::Admit);
-        }
-        assert_eq!(door.knock_and_prove("8.8.8.8"), Verdict::Refuse(CloseReason::TooFast));
-        assert_eq!(door.knock_and_prove("9.9.9.9"), Verdict::Admit, "others are not concerned");
-        door.now = door.now + Duration::from_secs(5);
-        assert_eq!(door.knock_and_prove("8.8.8.8"), Verdict::Admit);
-        assert_eq!(door.knock_and_prove("8.8.8.8"), Verdict::Refuse(CloseReason::TooFast));
-    }
-
-    #[test]
-    fn an_address_holds_eight_connections_and_its_group_thirty_two_whatever_its_patience() {
-        let mut door = Door::new(|_| ());
-        let mut admitted = 0;
-        for knock in 0..200 {
-            door.now = door.now + Duration::from_secs(10);
-            let verdict = door.knock_and_prove("8.8.8.8");
-            admitted += usize::from(verdict == Verdict::Admit);
-            assert!(knock < 8 || verdict == Verdict::Refuse(CloseReason::AddressLimit), "{knock}: {verdict:?}");
-        }
-        assert_eq!(admitted, 8);
-        for host in 0..200 {
-            door.now = door.now + Duration::from_secs(10);
-            admitted += usize::from(door.knock_and_prove(&format!("8.8.8.{host}")) == Verdict::Admit);
-        }
-        assert_eq!(admitted, 32);
-        assert_eq!(
-            door.knock_and_prove("::ffff:8.8.8.1"),
-            Verdict::Refuse(CloseReason::AddressLimit),
-            "in other clothes"
-        );
-    }
-
-    #[test]
-    fn a_whole_64_of_ipv6_counts_as_one_address() {
-        let mut door = Door::new(|_| ());
-        for host in 1..=4 {
-            assert_eq!(door.knock_and_prove(&format!("2001:db8::{host}")), Verdict::Admit);
-        }
-        assert_eq!(door.knock_and_prove("2001:db8::99"), Verdict::Refuse(CloseReason::TooFast));
-        assert_eq!(door.knock_and_prove("2001:db8:0:1::1"), Verdict::Admit, "another subscriber");
-    }
-
-    #[test]
-    fn handshakes_that_never_end_fill_four_places_of_their_address_and_ten_of_their_group() {
-        let mut door = Door::new(|config| config.burst_per_group = 100);
-        for _ in 0..4 {
-            assert_eq!(door.knock("8.8.8.8").1, Verdict::Admit);
-            door.now = door.now + Duration::from_secs(5);
-        }
-        assert_eq!(door.knock("8.8.8.8").1, Verdict::Refuse(CloseReason::HalfOpenLimit));
-        for host in 10..16 {
-            assert_eq!(door.knock(&format!("8.8.8.{host}")).1, Verdict::Admit);
-        }
-        assert_eq!(door.knock("8.8.8.99").1, Verdict::Refuse(CloseReason::HalfOpenLimit));
-    }
-
-    #[test]
-    fn a_flood_of_half_open_handshakes_evicts_itself_and_not_the_lonely_newcomer() {
-        let mut door = Door::new(|config| config.half_open = 20);
-        let (lonely, verdict) = door.knock("1.2.3.4");
-        assert_eq!(verdict, Verdict::Admit);
-        let mut evicted = Vec::new();
-        for group in 0..10 {
-            for host in 0..9 {
-                match door.knock(&format!("20.0.{group}.{host}")).1 {
-                    Verdict::Evict(link) => evicted.push(link),
-                    Verdict::Admit => {}
-                    Verdict::Refuse(reason) => panic!("refused: {reason}"),
-                }
-            }
-        }
-        assert_eq!(evicted.len(), 90 + 1 - 20);
-        assert!(!evicted.contains(&lonely));
-    }
-
-    #[test]
-    fn a_network_on_one_machine_may_lift_the_limits_for_loopback_but_not_the_one_on_all() {
-        let mut door = Door::new(|config| config.loopback_exempt = true);
-        for _ in 0..100 {
-            assert_eq!(door.knock("127.0.0.1").1, Verdict::Admit);
-        }
-        let verdict = door.admission.accept(door.now, LinkId(1000), [127, 0, 0, 1].into(), 1024);
-        assert_eq!(verdict, Verdict::Refuse(CloseReason::TooManyPeers));
-        let mut strict = Door::new(|_| ());
-        for _ in 0..4 {
-            strict.knock("127.0.0.1");
-        }
-        assert_eq!(strict.knock("127.0.0.1").1, Verdict::Refuse(CloseReason::HalfOpenLimit), "limits hold by default");
-    }
-
-    #[test]
-    fn what_is_remembered_of_strangers_is_bounded() {
-        let mut door = Door::new(|config| {
-            config.max_links = usize::MAX;
-            config.per_group = usize::MAX;
-            config.half_open_per_group = usize::MAX;
-            config.burst_per_group = 1000;
-        });
-        for host in 0..2 * MAX_BUCKETS {
-            door.now = door.now + Duration::from_millis(1);
-            let (link, _) = door.knock(&format!("10.0.{}.{}", host / 250, host % 250));
-            door.admission.ended(link);
-        }
-        assert!(door.admission.by_ip.len() <= MAX_BUCKETS && door.admission.by_group.len() <= MAX_BUCKETS);
-        door.now = door.now + Duration::from_secs(60);
-        assert_eq!(door.knock("99.0.0.1").1, Verdict::Admit, "time makes room");
-    }
-}
+mod tests;

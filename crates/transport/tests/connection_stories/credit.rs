@@ -71,7 +71,7 @@ fn unknown_commands_are_skipped_counted_and_cost_no_credit() {
     }
     pair.notify(A, message(HAVE, 41, 10));
     pair.run();
-    let skipped = |event: &ConnectionEvent| if let ConnectionEvent::Skipped { count } = event { *count } else { 0 };
+    let skipped = |event: &ConnectionEvent| if let ConnectionEvent::Skipped { count, .. } = event { *count } else { 0 };
     assert_eq!(pair.sides[B].events.iter().map(skipped).sum::<u64>(), 40);
     let last = pair.sides[B].events.pop_back();
     assert!(matches!(&last, Some(ConnectionEvent::Message { message, .. }) if number(message) == 41), "{last:?}");

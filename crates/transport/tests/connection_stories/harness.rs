@@ -107,6 +107,10 @@ impl Pair {
             {
                 side.connection.handle_command(self.now, ConnectionCommand::Consumed { class, bytes });
             }
+            // What is skipped never comes to the stack: its credit is the runner's to return.
+            if let ConnectionEvent::Skipped { class, bytes, .. } = event {
+                side.connection.handle_command(self.now, ConnectionCommand::Consumed { class, bytes });
+            }
             side.events.push_back(event);
         }
     }

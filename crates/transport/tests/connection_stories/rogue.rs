@@ -215,7 +215,7 @@ fn control_messages_of_a_later_version_are_skipped() {
     let mut frames = Vec::new();
     encode_frame(&Message::new(PING, vec![]), Envelope::Request(1), &mut frames);
     rogue.send(RecordKind::Data, &frames);
-    let skipped = |event: &ConnectionEvent| if let ConnectionEvent::Skipped { count } = event { *count } else { 0 };
+    let skipped = |event: &ConnectionEvent| if let ConnectionEvent::Skipped { count, .. } = event { *count } else { 0 };
     assert_eq!(rogue.pair.sides[B].events.iter().map(skipped).sum::<u64>(), 2);
     assert!(!rogue.pair.is_closed(B));
 }
@@ -310,7 +310,7 @@ fn a_record_full_of_unknown_commands_is_one_event() {
         encode_frame(&Message::new(strange, vec![]), Envelope::Notification, &mut frames);
     }
     rogue.send(RecordKind::Data, &frames);
-    let skipped = |event: &ConnectionEvent| if let ConnectionEvent::Skipped { count } = event { *count } else { 0 };
+    let skipped = |event: &ConnectionEvent| if let ConnectionEvent::Skipped { count, .. } = event { *count } else { 0 };
     let counts: Vec<_> = rogue.pair.sides[B].events.iter().map(skipped).filter(|count| *count > 0).collect();
     assert_eq!(counts, [2000]);
 }

@@ -40,7 +40,7 @@ async fn an_unknown_command_is_skipped_and_counted_whatever_it_comes_as() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_that_nobody_asked_for_is_dropped_and_answers_nothing() {
-    let _stage = Stage::set().await;
+    let stage = Stage::set().await;
     let (mut victim, mut friend) = victim_and_friend(Plan::new()).await;
     let mut hand = Hand::shake(victim.addr, ATTACKER).await;
     hand.is_served().await;
@@ -60,6 +60,8 @@ async fn an_answer_that_nobody_asked_for_is_dropped_and_answers_nothing() {
     hand.is_served().await;
     let responses: Vec<_> = victim.rest().into_iter().filter(|saw| matches!(saw, Saw::Response(_))).collect();
     assert_eq!(responses, [Saw::Response(Ok(answer))], "the one that was asked for, once");
+    // It may be an answer that came too late, which is nobody's fault.
+    stage.counts([]).await;
     friend.is_served().await;
     victim.ends_clean([hand, friend]).await;
 }

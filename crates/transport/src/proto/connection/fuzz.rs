@@ -186,7 +186,10 @@ impl Stage {
                     }
                 }
                 ConnectionEvent::Heartbeat(data) => assert!((1..=MAX_HEARTBEAT_DATA).contains(&data.len())),
-                ConnectionEvent::Skipped { count } => assert!(count > 0),
+                ConnectionEvent::Skipped { count, class, bytes } => {
+                    assert!(count > 0 || bytes > 0);
+                    self.connection.handle_command(self.now, ConnectionCommand::Consumed { class, bytes });
+                }
                 ConnectionEvent::Rtt(_) => {}
                 ConnectionEvent::Closed(_) => self.closed = true,
             }

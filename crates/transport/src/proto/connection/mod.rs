@@ -33,7 +33,7 @@
 //!
 //! # Credit
 //! [`Consumed`](ConnectionCommand::Consumed) counts as [`credit::cost`] does: for each message what its
-//! [`Charge`](peerage_core::Charge) held when the event came.
+//! [`Charge`](peerage_core::Charge) held when the event came, and what [`Skipped`](ConnectionEvent::Skipped) says.
 //!
 //! Reading order: `config.rs`, `handshake.rs`, `sealed.rs`, `open.rs`, `mux.rs`, `credit.rs`, `requests.rs`,
 //! `heartbeat.rs`, `commands.rs`.

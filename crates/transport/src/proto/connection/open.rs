@@ -301,32 +301,28 @@ impl Session {
                     if let Some(len) = announced(&frame) {
                         self.receive_credit.arrive(frame.command().class(), cost(len))?;
                     }
-                    if let Some(event) = incoming.and_then(|incoming| self.deliver(incoming)) {
-                        push(events, event);
+                    if let Some(incoming) = incoming {
+                        push(events, self.deliver(incoming));
                     }
                 }
             }
         }
     }
 
-    /// What to tell of a complete message. What nobody will consume is consumed here.
-    fn deliver(&mut self, incoming: Incoming) -> Option<ConnectionEvent> {
+    /// What to tell of a complete message.
+    fn deliver(&mut self, incoming: Incoming) -> ConnectionEvent {
         let Incoming { envelope, message, charge } = incoming;
         let (class, bytes) = (message.command.class(), cost(message.len()));
         if !self.config.limits.knows(message.command) {
-            self.receive_credit.consume(class, bytes);
-            return Some(ConnectionEvent::Skipped { count: 1 });
+            return ConnectionEvent::Skipped { count: 1, class, bytes };
         }
         match envelope {
-            Envelope::Notification => Some(ConnectionEvent::Message { message, charge }),
-            Envelope::Request(id) => Some(ConnectionEvent::Request { id, message, charge }),
-            Envelope::Response(id) => {
-                let Some(id) = self.requests.end(id) else {
-                    self.receive_credit.consume(class, bytes);
-                    return None;
-                };
-                Some(ConnectionEvent::Response { id, result: Ok((message, charge)) })
-            }
+            Envelope::Notification => ConnectionEvent::Message { message, charge },
+            Envelope::Request(id) => ConnectionEvent::Request { id, message, charge },
+            Envelope::Response(id) => match self.requests.end(id) {
+                Some(id) => ConnectionEvent::Response { id, result: Ok((message, charge)) },
+                None => ConnectionEvent::Skipped { count: 0, class, bytes },
+            },
         }
     }
 
@@ -346,7 +342,7 @@ impl Session {
             commands::PING if plain => (self.heartbeat.handle_ping(decode::<Beat>(head)?)?, None),
             commands::PONG if plain => self.heartbeat.handle_pong(now, decode::<Beat>(head)?)?,
             _ => {
-                push(events, ConnectionEvent::Skipped { count: 1 });
+                push(events, ConnectionEvent::Skipped { count: 1, class: Class::Control, bytes: 0 });
                 return Ok(());
             }
         };
@@ -358,10 +354,17 @@ impl Session {
     }
 }
 
-/// Adds an event. Skipped messages in a row are one event, so that nobody can make many of what costs a few bytes each.
+/// Adds an event. Skipped messages of a class in a row are one event, so that nobody can make many of what costs a few bytes
+/// each.
 fn push(events: &mut Events, event: ConnectionEvent) {
+    use ConnectionEvent::Skipped;
     match (events.back_mut(), event) {
-        (Some(ConnectionEvent::Skipped { count }), ConnectionEvent::Skipped { count: more }) => *count += more,
+        (Some(Skipped { count, class, bytes }), Skipped { count: more, class: same, bytes: longer })
+            if *class == same =>
+        {
+            *count += more;
+            *bytes += longer;
+        }
         (_, event) => events.push_back(event),
     }
 }

@@ -113,7 +113,7 @@ fn node(sim: &Sim<Managed<Crowd>>, number: usize, seeds: Vec<KnownPeer>) -> Node
         verdicts: VecDeque::from([GossipCommand::Subscribe(TOPIC)]),
         last: sim.now(),
     };
-    let peers = PeerManager::new(PeerManagerConfig { reserved: seeds, ..PeerManagerConfig::new(id) }, &dice);
+    let peers = PeerManager::new(PeerManagerConfig::new(id), &dice);
     NodeSpec { budget, ..NodeSpec::new(id, addr(number), Managed::new(peers, crowd), ()) }
 }
 
@@ -200,7 +200,7 @@ fn tell_with(seed: u64, twist: Twist) -> [u8; 32] {
         for (_, event) in sim.events(node) {
             match event {
                 ManagedEvent::Upper(id) => *heard.entry(id).or_default() += 1,
-                ManagedEvent::Peers(PeerEvent::Remember(_)) => {}
+                ManagedEvent::Peers(PeerEvent::Remember(_) | PeerEvent::Evicted { .. } | PeerEvent::Unmet { .. }) => {}
                 ManagedEvent::Peers(other) => panic!("node {node}: correct nodes do each other no wrong: {other:?}"),
             }
         }

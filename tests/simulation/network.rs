@@ -20,7 +20,7 @@ use peerage_sim::{CrashAt, CrashPoint, NodeSpec, Sim};
 use peerage_transport::proto::{
     keypair::Keypair,
     managed::{Managed, ManagedCommand, ManagedEvent},
-    peer_manager::{KnownPeer, PeerEvent, PeerManager, PeerManagerConfig},
+    peer_manager::{BookLine, KnownPeer, PeerEvent, PeerManager, PeerManagerConfig},
 };
 
 use crate::world::{SECOND, addr, dice, identity, world};
@@ -55,7 +55,7 @@ pub(crate) struct Network {
     genesis: Arc<Genesis>,
     lives: Vec<u32>,
     /// What each node would find on its disk of whom to come back to.
-    remembered: Vec<Vec<KnownPeer>>,
+    remembered: Vec<Vec<BookLine>>,
     /// By token: who was asked what and has not answered.
     open: BTreeMap<u64, (usize, TxId)>,
     next_token: u64,
@@ -118,7 +118,6 @@ impl Network {
         let first = (number != 0).then(|| KnownPeer { peer: identity(&world, 0).node_id(), addrs: vec![addr(0)] });
         let seeds: Vec<_> = first.into_iter().collect();
         let peers = PeerManagerConfig {
-            reserved: seeds.clone(),
             remembered: self.remembered[number].clone(),
             ..PeerManagerConfig::new(keypair.node_id())
         };
@@ -163,7 +162,11 @@ impl Network {
                     ManagedEvent::Peers(PeerEvent::Remember(peers)) => self.remembered[node] = peers,
                     ManagedEvent::Peers(PeerEvent::Bans(bans)) => panic!("node {node} bans correct nodes: {bans:?}"),
                     // What a fault costs is in the bans above.
-                    ManagedEvent::Peers(PeerEvent::Fault { .. }) | ManagedEvent::Upper(OverlayEvent::Discovery(_)) => {}
+                    ManagedEvent::Peers(PeerEvent::TwoHosts { peer, .. }) => panic!("{peer} has one host"),
+                    ManagedEvent::Peers(
+                        PeerEvent::Fault { .. } | PeerEvent::Evicted { .. } | PeerEvent::Unmet { .. },
+                    )
+                    | ManagedEvent::Upper(OverlayEvent::Discovery(_)) => {}
                     ManagedEvent::Upper(OverlayEvent::Chain(event)) => self.heard(node, event),
                 }
             }

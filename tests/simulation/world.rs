@@ -27,10 +27,10 @@ pub(crate) fn world<P: Protocol>(seed: u64) -> Sim<P> {
     sim
 }
 
-/// Where a node listens: a public address, each in a /24 of its own.
+/// Where a node listens: a public address, each in a /16 of its own.
 pub(crate) fn addr(node: usize) -> SocketAddr {
     let number = u8::try_from(node).expect("the stories have fewer nodes");
-    ([11 + region(node) as u8, 7, number, 1], 4_000).into()
+    ([11 + region(node) as u8, number, 7, 1], 4_000).into()
 }
 
 /// The dice of a node in one of its lives.

@@ -92,6 +92,9 @@ pub struct SettingArgs {
     /// A node to begin with; may be given many times.
     #[arg(long = "seed", value_name = "NODEID@HOST:PORT")]
     pub seeds: Vec<Seed>,
+    /// A node to be connected to always; may be given many times.
+    #[arg(long = "reserved", value_name = "NODEID@HOST:PORT")]
+    pub reserved: Vec<Seed>,
     /// How many peers to want.
     #[arg(long, value_name = "N")]
     pub target_peers: Option<usize>,
@@ -118,11 +121,13 @@ impl From<SettingArgs> for Layer {
             listen: args.listen,
             advertise: args.advertise,
             seeds: (!args.seeds.is_empty()).then_some(args.seeds),
+            reserved: (!args.reserved.is_empty()).then_some(args.reserved),
             target_peers: args.target_peers,
             max_peers: args.max_peers,
             budget_bytes: args.budget_bytes,
             outbox: args.outbox,
             log: LogLayer { filter: args.log_filter, format: args.log_format },
+            ..Self::default()
         }
     }
 }

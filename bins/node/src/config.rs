@@ -5,6 +5,7 @@
 
 use core::{fmt, net::SocketAddr, str::FromStr};
 use peerage_core::{Budget, NodeId};
+use peerage_transport::proto::peer_manager::Rule;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -13,6 +14,7 @@ use std::{
 use thiserror::Error;
 
 use crate::toml_file::{Schema, TomlError, TomlFile, nearest};
+pub use lists::{ListLine, Trusted};
 
 /// Port on which a node listens if nothing else is said. Our guess: not assigned by IANA, above the privileged ones.
 pub const DEFAULT_PORT: u16 = 4477;
@@ -20,6 +22,8 @@ pub const DEFAULT_PORT: u16 = 4477;
 pub const DEFAULT_TARGET_PEERS: usize = 8;
 /// Peers that a node admits. 64: our guess at what a small server serves easily.
 pub const DEFAULT_MAX_PEERS: usize = 64;
+/// Outbound connections that stay in one /16 of IPv4 or /32 of IPv6. 1: as in Bitcoin Core.
+pub const DEFAULT_OUTBOUND_PER_GROUP: usize = 1;
 /// Nobody needs more peers than this; a guard against slips. Our guess: below the usual limit of open files.
 const MOST_PEERS: usize = 1000;
 /// Less memory does not even hold a few of the largest messages. Our guess: sixteen of them.
@@ -29,7 +33,24 @@ const DEFAULT_FILTER: &str = "info";
 
 /// The keys of `config.toml`.
 pub const SCHEMA: Schema = &[
-    ("", &["listen", "advertise", "seeds", "target_peers", "max_peers", "budget_bytes", "outbox", "log"]),
+    (
+        "",
+        &[
+            "listen",
+            "advertise",
+            "seeds",
+            "reserved",
+            "trusted",
+            "allow",
+            "deny",
+            "target_peers",
+            "max_peers",
+            "outbound_per_group",
+            "budget_bytes",
+            "outbox",
+            "log",
+        ],
+    ),
     ("log", &["filter", "format"]),
 ];
 
@@ -38,8 +59,13 @@ const VARIABLES: &[&str] = &[
     "PEERAGE_LISTEN",
     "PEERAGE_ADVERTISE",
     "PEERAGE_SEEDS",
+    "PEERAGE_RESERVED",
+    "PEERAGE_TRUSTED",
+    "PEERAGE_ALLOW",
+    "PEERAGE_DENY",
     "PEERAGE_TARGET_PEERS",
     "PEERAGE_MAX_PEERS",
+    "PEERAGE_OUTBOUND_PER_GROUP",
     "PEERAGE_BUDGET_BYTES",
     "PEERAGE_OUTBOX",
     "PEERAGE_LOG_FILTER",
@@ -245,10 +271,20 @@ pub struct Layer {
     pub advertise: Option<SocketAddr>,
     /// See [`NodeConfig::seeds`]. A layer replaces the list of the layer below.
     pub seeds: Option<Vec<Seed>>,
+    /// See [`NodeConfig::reserved`].
+    pub reserved: Option<Vec<Seed>>,
+    /// See [`NodeConfig::trusted`].
+    pub trusted: Option<Vec<Trusted>>,
+    /// See [`NodeConfig::allow`].
+    pub allow: Option<Vec<ListLine>>,
+    /// See [`NodeConfig::deny`].
+    pub deny: Option<Vec<ListLine>>,
     /// See [`NodeConfig::target_peers`].
     pub target_peers: Option<usize>,
     /// See [`NodeConfig::max_peers`].
     pub max_peers: Option<usize>,
+    /// See [`NodeConfig::outbound_per_group`].
+    pub outbound_per_group: Option<usize>,
     /// See [`NodeConfig::budget_bytes`].
     pub budget_bytes: Option<usize>,
     /// See [`NodeConfig::outbox`].
@@ -275,8 +311,13 @@ pub struct NodeConfig {
     listen: SocketAddr,
     advertise: Option<SocketAddr>,
     seeds: Vec<Seed>,
+    reserved: Vec<Seed>,
+    trusted: Vec<NodeId>,
+    allow: Vec<Rule>,
+    deny: Vec<Rule>,
     target_peers: usize,
     max_peers: usize,
+    outbound_per_group: usize,
     budget_bytes: usize,
     outbox: bool,
     log: LogConfig,
@@ -330,8 +371,13 @@ impl NodeConfig {
             listen: pick!(listen).unwrap_or(any),
             advertise: pick!(advertise),
             seeds: pick!(seeds).unwrap_or_default(),
+            reserved: pick!(reserved).unwrap_or_default(),
+            trusted: pick!(trusted).unwrap_or_default().into_iter().map(|trusted| trusted.0).collect(),
+            allow: pick!(allow).unwrap_or_default().into_iter().map(|line| line.0).collect(),
+            deny: pick!(deny).unwrap_or_default().into_iter().map(|line| line.0).collect(),
             target_peers: pick!(target_peers).unwrap_or(DEFAULT_TARGET_PEERS),
             max_peers: pick!(max_peers).unwrap_or(DEFAULT_MAX_PEERS),
+            outbound_per_group: pick!(outbound_per_group).unwrap_or(DEFAULT_OUTBOUND_PER_GROUP),
             budget_bytes: pick!(budget_bytes).unwrap_or(Budget::DEFAULT_CAP),
             outbox: pick!(outbox).unwrap_or(true),
             log: LogConfig {
@@ -347,6 +393,9 @@ impl NodeConfig {
         }
         if config.target_peers == 0 || config.target_peers > config.max_peers {
             return invalid("target_peers", &format!("1 to {} (`max_peers`) are possible", config.max_peers));
+        }
+        if config.outbound_per_group == 0 {
+            return invalid("outbound_per_group", "1 is the least");
         }
         if config.budget_bytes < LEAST_BUDGET_BYTES {
             return invalid("budget_bytes", &format!("a node needs {LEAST_BUDGET_BYTES} at least"));
@@ -383,6 +432,31 @@ impl NodeConfig {
     /// Nodes to begin with. Default: none.
     pub fn seeds(&self) -> &[Seed] {
         &self.seeds
+    }
+
+    /// Nodes to be connected to always: dialled for ever, never evicted or banned. Default: none.
+    pub fn reserved(&self) -> &[Seed] {
+        &self.reserved
+    }
+
+    /// Nodes to be let in always: never refused for want of room, evicted or banned. Default: none.
+    pub fn trusted(&self) -> &[NodeId] {
+        &self.trusted
+    }
+
+    /// If this is not empty, nobody else comes in or is dialled, except those reserved and trusted. Default: empty.
+    pub fn allow(&self) -> &[Rule] {
+        &self.allow
+    }
+
+    /// Who never comes in and is never dialled, whatever else is said of them. Default: nobody.
+    pub fn deny(&self) -> &[Rule] {
+        &self.deny
+    }
+
+    /// How many connections that the node opened may stay in one /16 of IPv4 or /32 of IPv6; at least 1.
+    pub const fn outbound_per_group(&self) -> usize {
+        self.outbound_per_group
     }
 
     /// How many peers the node wants: from 1 to [`max_peers`](Self::max_peers).
@@ -424,6 +498,7 @@ impl Origins {
             "advertise" => layer.advertise.is_some(),
             "target_peers" => layer.target_peers.is_some(),
             "max_peers" => layer.max_peers.is_some(),
+            "outbound_per_group" => layer.outbound_per_group.is_some(),
             "budget_bytes" => layer.budget_bytes.is_some(),
             "log.filter" => layer.log.filter.is_some(),
             _ => false,
@@ -463,21 +538,32 @@ fn layer_of(environment: impl IntoIterator<Item = (String, String)>) -> Result<L
         }
     }
     let mut take = |name| (name, ours.remove(name));
-    let seeds = match take("PEERAGE_SEEDS") {
-        (_, None) => None,
-        (_, Some(text)) if text.trim().is_empty() => Some(vec![]),
-        (name, Some(text)) => Some(text.split(',').map(|seed| parse(name, seed)).collect::<Result<_, _>>()?),
-    };
     Ok(Layer {
+        seeds: list(take("PEERAGE_SEEDS"))?,
+        reserved: list(take("PEERAGE_RESERVED"))?,
+        trusted: list(take("PEERAGE_TRUSTED"))?,
+        allow: list(take("PEERAGE_ALLOW"))?,
+        deny: list(take("PEERAGE_DENY"))?,
         listen: value(take("PEERAGE_LISTEN"))?,
         advertise: value(take("PEERAGE_ADVERTISE"))?,
-        seeds,
         target_peers: value(take("PEERAGE_TARGET_PEERS"))?,
         max_peers: value(take("PEERAGE_MAX_PEERS"))?,
+        outbound_per_group: value(take("PEERAGE_OUTBOUND_PER_GROUP"))?,
         budget_bytes: value(take("PEERAGE_BUDGET_BYTES"))?,
         outbox: value(take("PEERAGE_OUTBOX"))?,
         log: LogLayer { filter: take("PEERAGE_LOG_FILTER").1, format: value(take("PEERAGE_LOG_FORMAT"))? },
     })
+}
+
+/// A list, its parts separated by commas.
+fn list<T: FromStr<Err: fmt::Display>>(
+    (name, text): (&'static str, Option<String>),
+) -> Result<Option<Vec<T>>, ConfigError> {
+    match text {
+        None => Ok(None),
+        Some(text) if text.trim().is_empty() => Ok(Some(vec![])),
+        Some(text) => text.split(',').map(|part| parse(name, part)).collect::<Result<_, _>>().map(Some),
+    }
 }
 
 fn value<T: FromStr<Err: fmt::Display>>(
@@ -493,5 +579,6 @@ fn parse<T: FromStr<Err: fmt::Display>>(name: &'static str, text: &str) -> Resul
 /// What `init` writes: all settings with their defaults, as comments.
 pub const TEMPLATE: &str = include_str!("config_template.toml");
 
+mod lists;
 #[cfg(test)]
 mod tests;

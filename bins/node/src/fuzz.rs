@@ -132,9 +132,10 @@ pub fn lines(data: &[u8]) {
 
 /// `peers.json` and `bans.json`: what is read survives being written down.
 pub fn peer_files(data: &[u8]) {
-    if let Ok(peers) = peer_file::read_peers(data) {
-        let written = peer_file::write_peers(&peers).expect("no map, so no key that is no text");
-        assert_eq!(peer_file::read_peers(&written).expect("what we write"), peers);
+    if let Ok(mut book) = peer_file::read_book(data) {
+        let key = *book.key.get_or_insert([7; 32]);
+        let written = peer_file::write_book(key, &book.lines).expect("no map, so no key that is no text");
+        assert_eq!(peer_file::read_book(&written).expect("what we write"), book);
     }
     if let Ok(bans) = peer_file::read_bans(data) {
         let written = peer_file::write_bans(&bans).expect("no map, so no key that is no text");
@@ -195,6 +196,9 @@ mod tests {
                 .to_owned(),
         ];
         let peers = format!(r#"[{{"id":"{id}","addrs":["127.0.0.1:4000","[::1]:1"]}}]"#);
+        let book = format!(
+            r#"{{"version":1,"key":"{id}","peers":[{{"id":"{id}","addrs":["127.0.0.1:4000"],"tried":false,"last_good_unix_ms":5,"failures":1,"source":"8.8.8.8","anchor":true}},{{}}]}}"#
+        );
         let bans = format!(
             r#"[{{"peer":"{id}","until_unix_ms":5,"times":1}},{{"group":"8.8.8.0/24","until_unix_ms":5,"times":2}}]"#
         );
@@ -205,6 +209,7 @@ mod tests {
             ("node_genesis", "solo", genesis.into_bytes()),
             ("node_lines", "lines", b"\x02\x05ab\n\nabcde\nabc".to_vec()),
             ("node_peer_files", "peers", peers.into_bytes()),
+            ("node_peer_files", "book", book.into_bytes()),
             ("node_peer_files", "bans", bans.into_bytes()),
             ("node_text", "seed", format!("{id}@host.example:80").into_bytes()),
             ("node_text", "seed-v6", format!("{id}@[2001:db8::1]:80").into_bytes()),

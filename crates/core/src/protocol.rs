@@ -195,6 +195,8 @@ pub enum Want {
         peer: NodeId,
         /// Where it claims to be.
         addrs: Vec<SocketAddr>,
+        /// The peer that told of it, if one did: what one party tells may fill only a part of the address book.
+        source: Option<NodeId>,
     },
     /// This node must be asked something now, e.g. in a lookup: connect if at all possible.
     Now {
@@ -202,6 +204,11 @@ pub enum Want {
         peer: NodeId,
         /// Where it claims to be.
         addrs: Vec<SocketAddr>,
+    },
+    /// This peer delivered something useful that nobody had delivered before: rather keep it than another.
+    Keep {
+        /// Who.
+        peer: NodeId,
     },
 }
 

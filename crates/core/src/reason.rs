@@ -128,6 +128,8 @@ reasons! {
         TooFast = 35, "too_fast";
         /// A message was begun and then hardly went on.
         TooSlow = 36, "too_slow";
+        /// The operator's lists keep the peer out.
+        Denied = 37, "denied";
     }
 }
 

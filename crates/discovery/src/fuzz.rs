@@ -140,8 +140,11 @@ impl Stage {
                     }
                 }
                 Action::Want(want) => {
-                    let (peerage_core::Want::Candidate { peer, addrs } | peerage_core::Want::Now { peer, addrs }) =
-                        want;
+                    let (peerage_core::Want::Candidate { peer, addrs, .. } | peerage_core::Want::Now { peer, addrs }) =
+                        want
+                    else {
+                        panic!("discovery keeps nobody for being useful: {want:?}");
+                    };
                     assert!(peer != keypair(0).node_id() && addrs.len() <= MAX_ADDRS);
                 }
                 Action::Emit(Event::LookupDone { token, closest }) => {

@@ -95,7 +95,7 @@ impl Protocol for Node {
                 self.want(peer, &addrs);
                 Some(Action::Routed)
             }
-            Action::Want(Want::Candidate { peer, addrs }) => {
+            Action::Want(Want::Candidate { peer, addrs, .. }) => {
                 if self.links.len() + self.dialling.len() < ENOUGH {
                     self.want(peer, &addrs);
                 }

@@ -128,6 +128,7 @@ fn the_template_is_valid_as_it_is_and_its_comments_state_the_defaults() {
 fn the_schema_names_exactly_what_a_layer_holds() {
     let text = format!(
         "listen = \"1.1.1.1:1\"\nadvertise = \"1.1.1.1:1\"\nseeds = [\"{ID}@a:1\"]\ntarget_peers = 1\nmax_peers = 1\n\
+         reserved = []\ntrusted = []\nallow = []\ndeny = []\noutbound_per_group = 1\n\
          budget_bytes = 1\noutbox = false\n[log]\nfilter = \"info\"\nformat = \"text\"\n"
     );
     let layer = file(&text).expect("every key of the schema is a field").value;
@@ -145,4 +146,24 @@ fn a_directory_without_a_file_has_the_defaults() {
     assert_eq!((config.target_peers(), config.data_dir()), (DEFAULT_TARGET_PEERS, dir.path()));
     std::fs::write(dir.path().join("config.toml"), "max_peers = 9\n").expect("written");
     assert_eq!(NodeConfig::load(dir.path(), [], Layer::default()).expect("valid").max_peers(), 9);
+}
+
+#[test]
+fn whom_the_operator_names_is_read_from_file_and_environment_and_checked() {
+    let text = format!(
+        "reserved = [\"{ID}@host.example:80\"]\ntrusted = [\"{ID}\"]\nallow = [\"10.0.0.0/8\", \"{ID}\"]\noutbound_per_group = 3\n"
+    );
+    let config = resolve(&text, &[("PEERAGE_DENY", "192.0.2.7, 2001:db8::/32")], Layer::default()).expect("valid");
+    assert_eq!(config.reserved().iter().map(Seed::host).collect::<Vec<_>>(), ["host.example"]);
+    assert_eq!((config.trusted().len(), config.outbound_per_group()), (1, 3));
+    let printed = |rules: &[Rule]| rules.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(printed(config.allow()), ["10.0.0.0/8", ID]);
+    assert_eq!(printed(config.deny()), ["192.0.2.7/32", "2001:db8::/32"]);
+
+    let rule = error("\ndeny = [\"10.0.0.0/33\"]\n", &[]);
+    assert!(rule.starts_with("/d/config.toml:2: ") && rule.contains("range of addresses"), "{rule}");
+    let trusted = error("trusted = [\"me\"]\n", &[]);
+    assert!(trusted.starts_with("/d/config.toml:1: "), "{trusted}");
+    let group = error("outbound_per_group = 0\n", &[]);
+    assert!(group.starts_with("outbound_per_group, from /d/config.toml:1: "), "{group}");
 }

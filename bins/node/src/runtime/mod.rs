@@ -22,7 +22,7 @@ use peerage_transport::{
         connection::ConnectionConfig,
         keypair::Keypair,
         managed::{Managed, ManagedCommand, ManagedEvent},
-        peer_manager::{AddressPolicy, Ban, KnownPeer, PeerEvent, PeerManager, PeerManagerConfig},
+        peer_manager::{AddressPolicy, Ban, BookLine, KnownPeer, PeerEvent, PeerManager, PeerManagerConfig},
     },
 };
 use peerage_wire::{Limits, Magic};
@@ -31,7 +31,7 @@ use thiserror::Error;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::{
-    config::NodeConfig,
+    config::{NodeConfig, Seed},
     control::{BindError, ControlCall, ControlServer, ErrorCode, Happening, Peer, Refusal, Request, Response, Status},
     data_dir::DataDirLock,
     genesis::{GenesisFileError, load_genesis},
@@ -107,6 +107,8 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
     let files = PeerFiles::new(dir.path());
     let budget = Budget::with_shares(config.budget_bytes());
     let mut rng = SecretRng::from_os();
+    let book = files.load_book();
+    let book_key = book.key.unwrap_or_else(|| rng.bytes32());
 
     let stack = build_stack(
         clock.now(),
@@ -116,8 +118,10 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
             identity: &identity,
             producer: producer.clone(),
             listen,
-            seeds: resolve_seeds(&config).await,
-            remembered: files.load_peers(),
+            seeds: resolve(config.seeds(), "seed").await,
+            reserved: resolve(config.reserved(), "reserved peer").await,
+            remembered: book.lines,
+            book_key: DiceSeed::from_bytes(book_key),
             bans: files.load_bans(),
             budget: &budget,
             dice: DiceSeed::from_bytes(rng.bytes32()),
@@ -146,6 +150,21 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
                 tracing::debug!(%peer, %fault, "fault");
                 metrics::counter!("peerage_faults_total", "fault" => fault.label()).increment(1);
             }
+            ManagedEvent::Peers(PeerEvent::Evicted { peer }) => {
+                tracing::debug!(%peer, "evicted");
+                metrics::counter!("peerage_evictions_total").increment(1);
+            }
+            ManagedEvent::Peers(PeerEvent::Unmet { peer, why }) => {
+                metrics::counter!("peerage_wants_unmet_total", "reason" => why.label()).increment(1);
+                tracing::debug!(%peer, why = why.label(), "wanted in vain");
+            }
+            ManagedEvent::Peers(PeerEvent::TwoHosts { peer, kept, refused }) => {
+                metrics::counter!("peerage_two_hosts_total").increment(1);
+                tracing::warn!(
+                    %peer, %kept, %refused,
+                    "one identity came from two hosts; the first connection stays. If that node did not move, its key was copied"
+                );
+            }
             ManagedEvent::Peers(event) => remember.send_modify(|remembered| remembered.note(event)),
             ManagedEvent::Upper(OverlayEvent::Discovery(event)) => tracing::debug!(?event, "discovery"),
             ManagedEvent::Upper(OverlayEvent::Chain(ChainEvent::StoreFailed(error))) => {
@@ -168,7 +187,7 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
         // Only the latest state is written, however many there were meanwhile.
         while remembered.changed().await.is_ok() {
             let (files, latest) = (files.clone(), remembered.borrow_and_update().clone());
-            let save = move || latest.save(&files);
+            let save = move || latest.save(&files, book_key);
             let saved = tokio::task::spawn_blocking(save).await;
             if let Ok(Err(error)) = saved {
                 tracing::warn!(%error, "cannot save what the peer manager wants remembered");
@@ -207,21 +226,24 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
 /// What the peer manager wants kept over a restart; `None` where it has not said yet.
 #[derive(Clone, Default)]
 struct Remembered {
-    peers: Option<Vec<KnownPeer>>,
+    book: Option<Vec<BookLine>>,
     bans: Option<Vec<Ban>>,
 }
 
 impl Remembered {
     fn note(&mut self, event: PeerEvent) {
         match event {
-            PeerEvent::Remember(peers) => self.peers = Some(peers),
+            PeerEvent::Remember(lines) => self.book = Some(lines),
             PeerEvent::Bans(bans) => self.bans = Some(bans),
-            PeerEvent::Fault { .. } => {}
+            PeerEvent::Fault { .. }
+            | PeerEvent::Evicted { .. }
+            | PeerEvent::Unmet { .. }
+            | PeerEvent::TwoHosts { .. } => {}
         }
     }
 
-    fn save(&self, files: &PeerFiles) -> io::Result<()> {
-        self.peers.as_ref().map_or(Ok(()), |peers| files.save_peers(peers))?;
+    fn save(&self, files: &PeerFiles, book_key: [u8; 32]) -> io::Result<()> {
+        self.book.as_ref().map_or(Ok(()), |lines| files.save_book(book_key, lines))?;
         self.bans.as_ref().map_or(Ok(()), |bans| files.save_bans(bans))
     }
 }
@@ -236,21 +258,41 @@ struct Parts<'a> {
     producer: Option<Arc<Keypair>>,
     listen: SocketAddr,
     seeds: Vec<KnownPeer>,
-    remembered: Vec<KnownPeer>,
+    reserved: Vec<KnownPeer>,
+    remembered: Vec<BookLine>,
+    book_key: DiceSeed,
     bans: Vec<Ban>,
     budget: &'a Budget,
     dice: DiceSeed,
 }
 
 fn build_stack(now: Now, parts: Parts<'_>) -> Result<NodeStack, ChainConfigError> {
-    let Parts { config, genesis, identity, producer, listen, seeds, remembered, bans, budget, dice } = parts;
+    let Parts {
+        config,
+        genesis,
+        identity,
+        producer,
+        listen,
+        seeds,
+        reserved,
+        remembered,
+        book_key,
+        bans,
+        budget,
+        dice,
+    } = parts;
     let addresses = if on_one_machine(genesis) { AddressPolicy::Loopback } else { AddressPolicy::Public };
     let peers = PeerManager::new(
         PeerManagerConfig {
             target_outbound: config.target_peers(),
             max_peers: config.max_peers(),
-            reserved: seeds.clone(),
+            outbound_per_group: config.outbound_per_group(),
+            reserved,
+            trusted: config.trusted().to_vec(),
+            allow: config.allow().to_vec(),
+            deny: config.deny().to_vec(),
             remembered,
+            book_key: Some(book_key),
             bans,
             addresses,
             ..PeerManagerConfig::new(identity.node_id())
@@ -310,14 +352,14 @@ pub fn magic(genesis: &Genesis) -> Magic {
     }
 }
 
-/// Addresses of the configured seeds. A name that does not resolve now is said and left out; the others may do.
-async fn resolve_seeds(config: &NodeConfig) -> Vec<KnownPeer> {
+/// Addresses of configured nodes. A name that does not resolve now is said and left out; the others may do.
+async fn resolve(named: &[Seed], what: &str) -> Vec<KnownPeer> {
     let mut known = Vec::new();
-    for seed in config.seeds() {
+    for seed in named {
         match tokio::net::lookup_host((seed.host(), seed.port())).await {
             Ok(addrs) => known.push(KnownPeer { peer: seed.id(), addrs: addrs.collect() }),
             Err(error) => {
-                tracing::warn!(host = seed.host(), %error, "cannot resolve a seed; check its name in config.toml")
+                tracing::warn!(host = seed.host(), %error, "cannot resolve a {what}; check its name in config.toml")
             }
         }
     }

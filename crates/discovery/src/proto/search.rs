@@ -205,7 +205,7 @@ impl Discovery {
             }
             let stranger = !self.peers.contains_key(&peer) && self.table.get(&peer).is_none();
             if self.heard.insert(record.clone()) && stranger {
-                self.actions.push_back(Action::Want(Want::Candidate { peer, addrs }));
+                self.actions.push_back(Action::Want(Want::Candidate { peer, addrs, source: Some(node) }));
             }
             if let Some(search) = self.searches.get_mut(&id) {
                 search.lookup.add(Contact::of(record, |addr| policy.allows(*addr)));

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use peerage_core::{
     Action, Budget, Charge, CloseReason, Closed, DropReason, LinkInfo, Message, NetworkEvent, NodeId, Now, Pool,
-    Protocol, RequestId, Timestamp,
+    Protocol, RequestId, Timestamp, Want,
 };
 use peerage_wire::payload;
 
@@ -100,6 +100,7 @@ impl Stage {
                     self.waiting.push(Waiting { id, from, until, _charge: charge });
                 }
                 Action::Emit(Event::Refused { .. }) => {}
+                Action::Want(Want::Keep { peer }) => assert!((1..=5).any(|number| node(number) == peer)),
                 Action::Report { peer, .. } => assert!((1..=5).any(|number| node(number) == peer)),
                 _ => panic!("not gossip's: {action:?}"),
             }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use core::cmp;
 use peerage_core::{
     Action, Budget, Charge, DropReason, Fault, JobId, Layer, Message, NetworkEvent, NoJob, NodeId, Now, Protocol,
-    Timestamp,
+    Timestamp, Want,
 };
 use peerage_wire::payload;
 use std::collections::{BTreeMap, VecDeque};
@@ -138,6 +138,9 @@ impl Gossip {
                 self.stats.forwarded += 1;
                 if let Ok(ItemHead { topic }) = payload::from_bytes(&waiting.message.head, MAX_ITEM_HEAD_BYTES) {
                     self.spread(&topic, waiting.message.clone(), waiting.holders());
+                }
+                if let Some(first) = waiting.holders().first() {
+                    self.actions.push_back(Action::Want(Want::Keep { peer: *first }));
                 }
             }
             Verdict::Reject => {

@@ -1,7 +1,7 @@
 //! Stories on a few machines, wired by hand.
 
 use core::{net::SocketAddr, time::Duration};
-use peerage_core::{CloseReason, Closed, DropReason, LinkInfo, Pool, RequestId};
+use peerage_core::{CloseReason, Closed, DropReason, LinkInfo, Pool, RequestId, Want};
 
 use super::*;
 use peerage_core::{Action, Budget, Fault, Message, NetworkEvent, Now, Protocol, Timestamp};
@@ -37,12 +37,14 @@ fn arrives(peer: u8, message: Message) -> NetworkEvent {
 struct Story {
     gossip: Gossip,
     budget: Budget,
+    /// Who was of use, as the peer manager was told.
+    useful: Vec<NodeId>,
 }
 
 impl Story {
     fn new(config: Config) -> Self {
         let budget = Budget::default();
-        let mut story = Self { gossip: Gossip::new(config, &budget), budget };
+        let mut story = Self { gossip: Gossip::new(config, &budget), budget, useful: Vec::new() };
         story.command(at(0), Command::Subscribe(TX));
         for n in 1..=3 {
             let said = story.network(at(0), up(node(n)));
@@ -54,7 +56,14 @@ impl Story {
     }
 
     fn drain(&mut self) -> Vec<Action<Gossip>> {
-        core::iter::from_fn(|| self.gossip.poll_action()).collect()
+        let mut actions = Vec::new();
+        while let Some(action) = self.gossip.poll_action() {
+            match action {
+                Action::Want(Want::Keep { peer }) => self.useful.push(peer),
+                other => actions.push(other),
+            }
+        }
+        actions
     }
 
     fn network(&mut self, now: Now, event: NetworkEvent) -> Vec<Action<Gossip>> {
@@ -141,6 +150,18 @@ fn an_ignored_or_unjudged_item_is_looked_at_again_when_it_comes_back() {
     assert_eq!(sent(&story.verdict(at(13), id, Verdict::Accept)), [node(1), node(2)]);
     let stats = story.gossip.stats();
     assert_eq!((stats.ignored, stats.expired, stats.delivered, stats.forwarded), (1, 1, 3, 1));
+}
+
+#[test]
+fn whoever_brought_an_item_first_and_nobody_else_was_of_use() {
+    let mut story = Story::new(Config::default());
+    let id = given(&story.network(at(1), arrives(2, item(b"news"))));
+    story.network(at(1), arrives(3, item(b"news")));
+    assert_eq!(story.useful, [], "nobody knows yet what it is worth");
+    story.verdict(at(1), id, Verdict::Accept);
+    let id = given(&story.network(at(1), arrives(1, item(b"noise"))));
+    story.verdict(at(1), id, Verdict::Ignore);
+    assert_eq!(story.useful, [node(2)]);
 }
 
 #[test]
@@ -324,6 +345,7 @@ fn an_item_walks_down_a_line_and_nothing_comes_back() {
                         given_to.push(me);
                         gossip.handle_command(at(1), Command::Verdict { item: id, verdict: Verdict::Accept });
                     }
+                    Action::Want(Want::Keep { .. }) => {}
                     other => panic!("unexpected {other:?}"),
                 }
             }

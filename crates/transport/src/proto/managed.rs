@@ -1,9 +1,10 @@
 //! A protocol together with the peer manager that serves it.
 
-use peerage_core::{Action, Done, JobId, NetworkEvent, Now, Outlet, Protocol, Timestamp};
+use core::net::SocketAddr;
+use peerage_core::{Action, Closed, Done, JobId, NetworkEvent, NodeId, Now, Outlet, Protocol, Timestamp};
 
 use super::{
-    peer_manager::{PeerCommand, PeerEvent, PeerManager},
+    peer_manager::{PeerCommand, PeerEvent, PeerManager, Unmet},
     recorder::Recorder,
 };
 
@@ -70,8 +71,15 @@ impl<P: Protocol> Protocol for Managed<P> {
         if matches!(event, NetworkEvent::LinkUp { .. } | NetworkEvent::LinkDown { .. }) {
             return self.peers.handle_network(now, event);
         }
-        if let Some(news) = event.share() {
-            self.peers.handle_network(now, news);
+        match &event {
+            NetworkEvent::Message { peer, .. }
+            | NetworkEvent::Request { peer, .. }
+            | NetworkEvent::Response { peer, result: Ok(_), .. } => self.peers.alive(now, peer),
+            other => {
+                if let Some(news) = other.share() {
+                    self.peers.handle_network(now, news);
+                }
+            }
         }
         self.upper.handle_network(now, event);
     }
@@ -108,7 +116,12 @@ impl<P: Protocol> Protocol for Managed<P> {
             self.recorder.sees(self.last, &action);
             return Some(match action.lift(|job| match job {}, |job| match job {}) {
                 Ok(action) => action,
-                Err(event) => Action::Emit(ManagedEvent::Peers(event)),
+                Err(event) => {
+                    if let PeerEvent::Unmet { peer, why } = event {
+                        self.tell_unmet(peer, why);
+                    }
+                    Action::Emit(ManagedEvent::Peers(event))
+                }
             });
         }
         Some(match self.upper.poll_action()?.lift(|job| job, |job| job) {
@@ -129,8 +142,68 @@ impl<P: Protocol> Protocol for Managed<P> {
 }
 
 impl<P: Protocol> Managed<P> {
+    /// Whoever wanted somebody at once hears that it will not be, as of a dial that failed.
+    fn tell_unmet(&mut self, peer: NodeId, why: Unmet) {
+        // No address: nobody was asked.
+        let (addr, closed) = (SocketAddr::from(([0, 0, 0, 0], 0)), Closed::by_us(why.reason()));
+        self.upper.handle_network(self.last, NetworkEvent::DialFailed { addr, expected: Some(peer), closed });
+    }
+
     fn tell_manager(&mut self, command: PeerCommand) -> Action<Self> {
         self.peers.handle_command(self.last, command);
         Action::Routed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use peerage_core::{CloseReason, NoJob, Seed, Want};
+    use std::collections::VecDeque;
+
+    use super::*;
+    use crate::proto::peer_manager::{PeerManagerConfig, Rule};
+
+    /// Wants somebody, and notes which dials failed.
+    struct Asker {
+        wants: VecDeque<Want>,
+        failed: Vec<(Option<NodeId>, CloseReason)>,
+    }
+
+    impl Protocol for Asker {
+        type Command = ();
+        type Event = ();
+        type Storage = NoJob;
+        type Compute = NoJob;
+
+        fn handle_network(&mut self, _: Now, event: NetworkEvent) {
+            if let NetworkEvent::DialFailed { expected, closed, .. } = event {
+                self.failed.push((expected, closed.reason));
+            }
+        }
+
+        fn handle_command(&mut self, _: Now, (): ()) {}
+
+        fn handle_timeout(&mut self, _: Now) {}
+
+        fn handle_done(&mut self, _: Now, _: JobId, _: Done<Self>) {}
+
+        fn poll_action(&mut self) -> Option<Action<Self>> {
+            self.wants.pop_front().map(Action::Want)
+        }
+
+        fn next_timeout(&self) -> Option<Timestamp> {
+            None
+        }
+    }
+
+    #[test]
+    fn whoever_wants_somebody_that_will_not_be_dialled_hears_it_as_of_a_dial_that_failed() {
+        let (us, unwanted) = (NodeId::from_bytes([1; 32]), NodeId::from_bytes([2; 32]));
+        let config = PeerManagerConfig { deny: vec![Rule::Peer(unwanted)], ..PeerManagerConfig::new(us) };
+        let addrs = vec![([8, 8, 8, 8], 4000).into()];
+        let asker = Asker { wants: [Want::Now { peer: unwanted, addrs }].into(), failed: Vec::new() };
+        let mut stack = Managed::new(PeerManager::new(config, &Seed::from_u64(1)), asker);
+        while stack.poll_action().is_some() {}
+        assert_eq!(stack.upper().failed, [(Some(unwanted), CloseReason::Denied)]);
     }
 }

@@ -12,7 +12,7 @@ use peerage_transport::{
         inflow::InflowConfig,
         keypair::Keypair,
         managed::{Managed, ManagedCommand, ManagedEvent},
-        peer_manager::{AddressPolicy, KnownPeer, PeerCommand, PeerEvent, PeerManager, PeerManagerConfig},
+        peer_manager::{AddressPolicy, BookLine, KnownPeer, PeerCommand, PeerEvent, PeerManager, PeerManagerConfig},
     },
 };
 use peerage_wire::{Limits, Magic};
@@ -142,7 +142,7 @@ pub(crate) struct Node {
     /// What was seen while something else was waited for.
     unread: Vec<Saw>,
     /// The list that its peer manager gave last.
-    pub(crate) remembered: Vec<KnownPeer>,
+    pub(crate) remembered: Vec<BookLine>,
 }
 
 impl Node {

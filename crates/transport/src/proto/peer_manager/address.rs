@@ -45,6 +45,36 @@ impl AddressPolicy {
     }
 }
 
+/// The addresses that one party can be expected to have many of: what must not fill a table, the outbound connections or the
+/// places of a node alone (/16 and /32, as Bitcoin Core groups addresses without a map of providers).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum NetGroup {
+    /// The first two bytes.
+    V4([u8; 2]),
+    /// The first four bytes.
+    V6([u8; 4]),
+    /// A port of 127.0.0.0/8, in a network that lives there.
+    Local(u16),
+    /// Nobody knows.
+    Unknown,
+}
+
+impl NetGroup {
+    pub(super) fn of(addr: SocketAddr, policy: AddressPolicy) -> Self {
+        match addr.ip().to_canonical() {
+            IpAddr::V4(ip) if ip.is_loopback() && policy == AddressPolicy::Loopback => Self::Local(addr.port()),
+            IpAddr::V4(ip) => {
+                let [a, b, ..] = ip.octets();
+                Self::V4([a, b])
+            }
+            IpAddr::V6(ip) => {
+                let [a, b, c, d, ..] = ip.octets();
+                Self::V6([a, b, c, d])
+            }
+        }
+    }
+}
+
 /// fe80::/10 (link-local, RFC 4291) and fc00::/7 (unique local, RFC 4193).
 fn is_local_v6(ip: Ipv6Addr) -> bool {
     let first = ip.segments()[0];

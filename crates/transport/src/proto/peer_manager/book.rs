@@ -1,32 +1,77 @@
-//! The peers that the manager knows, connected or not.
+//! The peers that the manager knows, connected or not, in the manner of Bitcoin Core's `addrman`.
+//!
+//! | place | who | who can get in | who can be put out |
+//! |---|---|---|---|
+//! | tried | a dial of ours reached it | its own success | by another's success, after a dial to it failed |
+//! | new | somebody told of it | within the buckets of the group that tells | once it is of no use ([`Entry::is_terrible`]) |
+//! | loose | wanted or seen, and no place free | anybody | by the next one |
 
-use core::{cmp::Reverse, net::SocketAddr, time::Duration};
-use peerage_core::{NodeId, SeededRng, Timestamp, UnixMillis};
+use core::{
+    cmp::Reverse,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+use peerage_core::{KeyedState, NodeId, SeededRng, Timestamp, UnixMillis};
 use rand_core::Rng;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+
+use super::{
+    AddressPolicy, BookLine, KnownPeer,
+    address::NetGroup,
+    table::{Slot, Slots},
+};
 
 /// The most addresses kept for one peer: what a signed record carries.
 pub(super) const MAX_ADDRS: usize = 4;
-/// The most peers remembered; about 200 B each (our guess at a small network's needs).
-const MAX_ENTRIES: usize = 4096;
+/// Peers without a place in a table; about 200 B each (our guess at the dials and visits of a minute).
+const MAX_LOOSE: usize = 512;
 /// The first delay after a failed dial (our guess: a restarting process is back within this).
 const BACKOFF_FIRST: Duration = Duration::from_millis(500);
 /// The longest delay between dials of an ordinary peer (our guess).
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// The longest delay between dials of a reserved peer, which the operator asked for by name (our guess).
 const BACKOFF_MAX_RESERVED: Duration = Duration::from_secs(5);
+/// Somebody of whom nobody told for so long is of no use (Bitcoin Core, `ADDRMAN_HORIZON`).
+const HORIZON: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Nor is one that was never reached in so many dials (Bitcoin Core, `ADDRMAN_RETRIES`).
+const RETRIES: u32 = 3;
+/// Nor one that was not reached in so many dials ... (Bitcoin Core, `ADDRMAN_MAX_FAILURES`).
+const MAX_FAILURES: u32 = 10;
+/// ... and for so long (Bitcoin Core, `ADDRMAN_MIN_FAIL`).
+const MIN_FAIL: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Nobody is of no use so soon after a dial: it may be the one that succeeds (Bitcoin Core: one minute).
+const JUST_TRIED: Duration = Duration::from_secs(60);
+/// Places in `tried` that two claim at a time (Bitcoin Core, `ADDRMAN_SET_TRIED_COLLISION_SIZE`).
+const MAX_COLLISIONS: usize = 10;
+
+/// Where an entry stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Place {
+    #[default]
+    Loose,
+    New(Slot),
+    Tried(Slot),
+}
 
 /// What is known of a peer.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Entry {
     /// Where it may be, best first.
     pub(super) addrs: Vec<SocketAddr>,
+    /// Where a dial of ours reached it last: the only proof of an address that counts. What others tell does not displace it.
+    proven: Option<SocketAddr>,
+    /// Where it stands.
+    pub(super) place: Place,
+    /// Who told of it.
+    source: Option<IpAddr>,
     /// Configured by the operator.
     pub(super) reserved: bool,
-    /// When a dial of ours last reached it: the only proof of an address that counts.
+    /// When a dial of ours last reached it.
     pub(super) last_good: Option<UnixMillis>,
-    /// When it last came to us by itself, claiming its addresses.
-    pub(super) last_inbound: Option<UnixMillis>,
+    /// When it was last told or seen; 0 before this start.
+    heard: UnixMillis,
+    /// When it was last dialled.
+    dialled: UnixMillis,
     /// Dials that failed in a row.
     pub(super) failures: u32,
     /// Not to be dialled before.
@@ -49,46 +94,284 @@ impl Entry {
         self.failures = self.failures.saturating_add(1);
     }
 
-    /// Whether it is worth coming back to.
-    pub(super) const fn is_remembered(&self) -> bool {
-        self.last_good.is_some() || self.last_inbound.is_some()
+    /// A dial goes out.
+    pub(super) const fn dial(&mut self, wall: UnixMillis) {
+        self.dialled = wall;
     }
 
-    /// Puts addresses first in line, dropping the oldest beyond [`MAX_ADDRS`].
+    /// Whether a dial of ours ever reached it.
+    pub(super) const fn is_tried(&self) -> bool {
+        self.last_good.is_some() || matches!(self.place, Place::Tried(_))
+    }
+
+    /// Forgets an address at which somebody else answered.
+    pub(super) fn unlearn(&mut self, addr: SocketAddr) {
+        self.addrs.retain(|known| *known != addr);
+        self.proven = self.proven.filter(|proven| *proven != addr);
+    }
+
+    /// Whether its place may be given to somebody else (Bitcoin Core, `IsTerrible`).
+    fn is_terrible(&self, wall: UnixMillis) -> bool {
+        if self.reserved || self.dialled.0 > 0 && wall.since(self.dialled) < JUST_TRIED {
+            return false;
+        }
+        let never = self.last_good.is_none() && self.failures >= RETRIES;
+        let no_more = self.last_good.is_some_and(|good| wall.since(good) > MIN_FAIL) && self.failures >= MAX_FAILURES;
+        never || no_more || self.heard.0 > 0 && wall.since(self.heard) > HORIZON
+    }
+
+    /// Puts addresses first in line, dropping the oldest beyond [`MAX_ADDRS`], but never the proven one.
     pub(super) fn learn(&mut self, addrs: impl IntoIterator<Item = SocketAddr>) {
         let fresh: Vec<_> = addrs.into_iter().take(MAX_ADDRS).collect();
         self.addrs.retain(|addr| !fresh.contains(addr));
         self.addrs.splice(0..0, fresh);
         self.addrs.truncate(MAX_ADDRS);
+        if let Some(proven) = self.proven.filter(|proven| !self.addrs.contains(proven)) {
+            self.addrs.truncate(MAX_ADDRS - 1);
+            self.addrs.push(proven);
+        }
     }
+}
+
+/// Two that claim one place in `tried`.
+#[derive(Clone, Copy, Debug)]
+struct Collision {
+    holder: NodeId,
+    challenger: NodeId,
 }
 
 /// All known peers; bounded.
-#[derive(Debug, Default)]
-pub(super) struct Book(BTreeMap<NodeId, Entry>);
+#[derive(Debug)]
+pub(super) struct Book {
+    slots: Slots,
+    policy: AddressPolicy,
+    entries: BTreeMap<NodeId, Entry>,
+    new: BTreeMap<Slot, NodeId>,
+    tried: BTreeMap<Slot, NodeId>,
+    collisions: VecDeque<Collision>,
+    loose: usize,
+}
 
 impl Book {
+    pub(super) const fn new(key: KeyedState, policy: AddressPolicy) -> Self {
+        Self {
+            slots: Slots(key),
+            policy,
+            entries: BTreeMap::new(),
+            new: BTreeMap::new(),
+            tried: BTreeMap::new(),
+            collisions: VecDeque::new(),
+            loose: 0,
+        }
+    }
+
     pub(super) fn get(&self, peer: &NodeId) -> Option<&Entry> {
-        self.0.get(peer)
+        self.entries.get(peer)
     }
 
     pub(super) fn get_mut(&mut self, peer: &NodeId) -> Option<&mut Entry> {
-        self.0.get_mut(peer)
+        self.entries.get_mut(peer)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&NodeId, &Entry)> {
-        self.0.iter()
+        self.entries.iter()
     }
 
-    /// The entry of a peer. A full book forgets somebody for a newcomer: first of those that no dial of ours ever reached
-    /// whoever failed most, else whoever was reached longest ago; never a reserved peer. `None` if all are reserved.
-    pub(super) fn entry(&mut self, peer: NodeId) -> Option<&mut Entry> {
-        if self.0.len() >= MAX_ENTRIES && !self.0.contains_key(&peer) {
-            let expendable = self.0.iter().filter(|(_, entry)| !entry.reserved);
-            let worth = |entry: &Entry| (entry.last_good, Reverse(entry.failures), entry.last_inbound);
-            let least = expendable.min_by_key(|(_, entry)| worth(entry)).map(|(id, _)| *id)?;
-            self.0.remove(&least);
+    /// Entries in `new`, and in `tried`.
+    pub(super) fn sizes(&self) -> (usize, usize) {
+        (self.new.len(), self.tried.len())
+    }
+
+    /// Who stands in `new`, in a stable order.
+    pub(super) fn iter_new(&self) -> impl Iterator<Item = (&NodeId, &Entry)> {
+        self.new.values().filter_map(|peer| self.entries.get_key_value(peer))
+    }
+
+    /// The entry of a peer, which gets a place in `new` if one is free within reach of `source`, and is loose if not.
+    pub(super) fn hear(
+        &mut self,
+        wall: UnixMillis,
+        peer: NodeId,
+        addrs: impl IntoIterator<Item = SocketAddr>,
+        source: Option<IpAddr>,
+    ) -> &mut Entry {
+        if !self.entries.contains_key(&peer) {
+            self.make_loose_room();
+            self.entries.insert(peer, Entry { source, ..Entry::default() });
+            self.loose += 1;
         }
-        Some(self.0.entry(peer).or_default())
+        if let Some(entry) = self.entries.get_mut(&peer) {
+            entry.learn(addrs);
+            entry.heard = wall;
+        }
+        if self.entries.get(&peer).is_some_and(|entry| entry.place == Place::Loose) {
+            self.place_in_new(wall, peer, source);
+        }
+        self.entries.entry(peer).or_default()
+    }
+
+    fn place_in_new(&mut self, wall: UnixMillis, peer: NodeId, source: Option<IpAddr>) {
+        let Some(addr) = self.entries.get(&peer).and_then(|entry| entry.addrs.first().copied()) else { return };
+        let group = NetGroup::of(addr, self.policy);
+        let told = source.map_or(NetGroup::Unknown, |ip| NetGroup::of(SocketAddr::new(ip, 0), self.policy));
+        let slot = self.slots.new_slot(&peer, addr, group, told);
+        if let Some(holder) = self.new.get(&slot).copied() {
+            if self.entries.get(&holder).is_some_and(|entry| !entry.is_terrible(wall)) {
+                return;
+            }
+            self.remove(&holder);
+        }
+        self.new.insert(slot, peer);
+        self.stand(&peer, Place::New(slot));
+        if let Some(entry) = self.entries.get_mut(&peer) {
+            entry.source = source;
+        }
+    }
+
+    /// A dial of ours reached a peer at `addr`. It moves to `tried`, or waits until whoever stands in its place there was
+    /// dialled.
+    pub(super) fn reached(&mut self, wall: UnixMillis, peer: NodeId, addr: SocketAddr) {
+        let Some(entry) = self.entries.get_mut(&peer) else { return };
+        entry.last_good = Some(wall);
+        entry.proven = Some(addr);
+        entry.learn([addr]);
+        self.collisions.retain(|collision| collision.holder != peer);
+        if matches!(self.entries.get(&peer).map(|entry| entry.place), Some(Place::Tried(_))) {
+            return;
+        }
+        let slot = self.slots.tried_slot(&peer, addr, NetGroup::of(addr, self.policy));
+        match self.tried.get(&slot) {
+            None => self.take_tried(slot, peer),
+            Some(holder) => {
+                let waits = self.collisions.iter().any(|c| c.challenger == peer || c.holder == *holder);
+                if !waits && self.collisions.len() < MAX_COLLISIONS {
+                    self.collisions.push_back(Collision { holder: *holder, challenger: peer });
+                }
+            }
+        }
+    }
+
+    fn take_tried(&mut self, slot: Slot, peer: NodeId) {
+        self.tried.insert(slot, peer);
+        self.stand(&peer, Place::Tried(slot));
+    }
+
+    /// Whose place in `tried` is claimed, and should be dialled to see whether it is still there. `connected` ones are: their
+    /// challengers have lost.
+    pub(super) fn challenged(&mut self, connected: impl Fn(&NodeId) -> bool) -> Option<NodeId> {
+        self.collisions.retain(|collision| !connected(&collision.holder));
+        self.collisions.front().map(|collision| collision.holder)
+    }
+
+    /// A dial to a peer failed: if somebody waits for its place in `tried`, the two change places.
+    pub(super) fn lost(&mut self, wall: UnixMillis, peer: &NodeId) {
+        let Some(at) = self.collisions.iter().position(|collision| collision.holder == *peer) else { return };
+        let Some(Collision { holder, challenger }) = self.collisions.remove(at) else { return };
+        let Some(Place::Tried(slot)) = self.entries.get(&holder).map(|entry| entry.place) else { return };
+        self.make_loose_room();
+        if !self.entries.contains_key(&challenger) {
+            return;
+        }
+        self.stand(&holder, Place::Loose);
+        let source = self.entries.get(&holder).and_then(|entry| entry.source);
+        self.place_in_new(wall, holder, source);
+        self.take_tried(slot, challenger);
+    }
+
+    /// Gives an entry another place, and its old one up.
+    fn stand(&mut self, peer: &NodeId, place: Place) {
+        let Some(entry) = self.entries.get_mut(peer) else { return };
+        let old = core::mem::replace(&mut entry.place, place);
+        self.loose += usize::from(place == Place::Loose);
+        match old {
+            Place::Loose => self.loose -= 1,
+            Place::New(slot) => drop(self.new.remove(&slot)),
+            // Whoever took the place stays there.
+            Place::Tried(slot) if self.tried.get(&slot) == Some(peer) => drop(self.tried.remove(&slot)),
+            Place::Tried(_) => {}
+        }
+    }
+
+    fn remove(&mut self, peer: &NodeId) {
+        self.stand(peer, Place::Loose);
+        self.entries.remove(peer);
+        self.loose -= 1;
+    }
+
+    /// Forgets somebody without a place for a newcomer: first of those that no dial of ours ever reached whoever failed most,
+    /// else whoever was heard of longest ago; never a reserved peer.
+    fn make_loose_room(&mut self) {
+        if self.loose < MAX_LOOSE {
+            return;
+        }
+        let expendable = self.entries.iter().filter(|(_, entry)| entry.place == Place::Loose && !entry.reserved);
+        let worth = |entry: &Entry| (entry.last_good, Reverse(entry.failures), entry.heard);
+        if let Some(least) = expendable.min_by_key(|(_, entry)| worth(entry)).map(|(id, _)| *id) {
+            self.remove(&least);
+        }
+    }
+
+    /// Takes up a line that was written before a restart. What finds its place taken is forgotten, or is new again.
+    pub(super) fn restore(&mut self, wall: UnixMillis, line: &BookLine) {
+        let BookLine { known, tried, last_good, failures, source, .. } = line;
+        let Some(addr) = known.addrs.first().copied() else { return };
+        let entry = self.hear(wall, known.peer, known.addrs.iter().copied(), *source);
+        (entry.last_good, entry.failures) = (*last_good, *failures);
+        if *tried || last_good.is_some() {
+            entry.proven = Some(addr);
+        }
+        if *tried {
+            let slot = self.slots.tried_slot(&known.peer, addr, NetGroup::of(addr, self.policy));
+            if !self.tried.contains_key(&slot) {
+                self.take_tried(slot, known.peer);
+            }
+        }
+    }
+
+    /// The book for the disk, `most` lines at most: those that have a place first, of these those that were
+    /// reached, and equal ones by `rank`.
+    pub(super) fn lines<K: Ord>(&self, most: usize, rank: impl Fn(&NodeId) -> K) -> Vec<BookLine> {
+        let placed =
+            self.entries.iter().filter(|(_, e)| (e.place != Place::Loose || e.is_tried()) && !e.addrs.is_empty());
+        let mut lines: Vec<_> = placed.collect();
+        lines.sort_by_cached_key(|(peer, entry)| {
+            (entry.place == Place::Loose, !entry.is_tried(), Reverse(entry.last_good), rank(peer))
+        });
+        let line = |(peer, entry): (&NodeId, &Entry)| {
+            // The proven address comes first: it says where the line stands.
+            let mut addrs = entry.addrs.clone();
+            addrs.sort_by_key(|addr| Some(*addr) != entry.proven);
+            BookLine {
+                known: KnownPeer { peer: *peer, addrs },
+                tried: matches!(entry.place, Place::Tried(_)),
+                last_good: entry.last_good,
+                failures: entry.failures,
+                source: entry.source,
+                anchor: false,
+            }
+        };
+        lines.into_iter().take(most).map(line).collect()
+    }
+
+    /// What holds between the parts, for tests.
+    #[cfg(test)]
+    pub(super) fn check(&self) {
+        let count = |is: fn(&Place) -> bool| self.entries.values().filter(|entry| is(&entry.place)).count();
+        assert_eq!(count(|place| matches!(place, Place::New(_))), self.new.len());
+        assert_eq!(count(|place| matches!(place, Place::Tried(_))), self.tried.len());
+        assert_eq!(count(|place| *place == Place::Loose), self.loose);
+        for (slot, peer) in &self.new {
+            assert_eq!(self.entries[peer].place, Place::New(*slot));
+        }
+        for (slot, peer) in &self.tried {
+            assert_eq!(self.entries[peer].place, Place::Tried(*slot));
+        }
+        let reserved = self.entries.values().filter(|entry| entry.reserved).count();
+        assert!(self.loose <= MAX_LOOSE + reserved && self.collisions.len() <= MAX_COLLISIONS);
+        assert!(self.entries.values().all(|entry| entry.addrs.len() <= MAX_ADDRS));
     }
 }
+
+#[cfg(test)]
+#[path = "tests/book.rs"]
+mod tests;

@@ -123,7 +123,12 @@ impl Conduct {
     fn ban(&mut self, wall: UnixMillis, subject: Subject) {
         self.bans.retain(|_, (until, _)| *until + FORGET > wall);
         let times = self.bans.get(&subject).map_or(0, |(_, times)| *times);
-        let length = FIRST_BAN.saturating_mul(1 << times.min(8)).min(LONGEST_BAN);
+        self.ban_for(wall, subject, FIRST_BAN.saturating_mul(1 << times.min(8)).min(LONGEST_BAN));
+    }
+
+    /// Bans for so long, whatever was before.
+    pub(super) fn ban_for(&mut self, wall: UnixMillis, subject: Subject, length: Duration) {
+        let times = self.bans.get(&subject).map_or(0, |(_, times)| *times);
         if self.bans.len() >= MAX_ACCOUNTS && !self.bans.contains_key(&subject) {
             let soonest = self.bans.iter().min_by_key(|(_, (until, _))| *until).map(|(subject, _)| *subject);
             soonest.and_then(|soonest| self.bans.remove(&soonest));

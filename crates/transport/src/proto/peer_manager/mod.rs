@@ -1,8 +1,13 @@
 //! The peer manager: the only protocol that dials, admits and disconnects.
 //!
-//! Others say whom they want ([`Want`]) and who misbehaved ([`Fault`]); it decides. It keeps a target number of outbound
-//! connections, backs off from addresses that fail, comes back to reserved peers and to those that were good before, and
-//! settles which of two connections to the same peer stays.
+//! Others say whom they want ([`Want`](peerage_core::Want)) and who misbehaved ([`Fault`]); it decides. It keeps a target
+//! number of outbound connections, each in another group of addresses, backs off from addresses that fail, comes back to
+//! reserved peers and to those that were good before, makes room in a full node, tries out whom it knows from hearsay, and
+//! settles which of two connections to the same peer stays. The operator's word ([`PeerCommand`]) may change while it runs.
+//!
+//! The pool follows the load: it keeps `target_outbound` connections when nobody wants more, opens others as they are wanted
+//! ([`Want::Now`](peerage_core::Want::Now)), up to `max_peers` and a few guests, and ends them when they have not been wanted
+//! for a while. A wish that cannot be granted is answered ([`PeerEvent::Unmet`]).
 //!
 //! | link state | meaning | next |
 //! |---|---|---|
@@ -13,101 +18,34 @@
 mod address;
 mod book;
 mod conduct;
+mod config;
+mod dialling;
+mod eviction;
+mod lists;
+mod slots;
+mod table;
 #[cfg(test)]
 mod tests;
 
-use core::{cmp::Reverse, hash::BuildHasher, net::SocketAddr, time::Duration};
-use peerage_core::{
-    Action, CloseReason, Closed, Done, Fault, JobId, KeyedState, LinkId, LinkInfo, NetworkEvent, NoJob, NodeId, Now,
-    Outlet, Protocol, Seed, SeededRng, Timers, Timestamp, UnixMillis, Want,
+use core::{
+    hash::BuildHasher,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
 };
-use std::collections::{BTreeMap, VecDeque};
+use peerage_core::{
+    Action, CloseReason, Done, Fault, JobId, KeyedState, LinkId, LinkInfo, NetworkEvent, NoJob, NodeId, Now, Outlet,
+    Protocol, Seed, SeededRng, Timers, Timestamp, UnixMillis,
+};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::proto::admission::Group;
 pub use address::AddressPolicy;
 use book::{Book, Entry};
 use conduct::Conduct;
 pub use conduct::{Ban, Subject};
-
-/// Somebody worth coming back to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KnownPeer {
-    /// Who.
-    pub peer: NodeId,
-    /// Where, best first.
-    pub addrs: Vec<SocketAddr>,
-}
-
-/// How the manager behaves.
-#[derive(Clone, Debug)]
-pub struct PeerManagerConfig {
-    /// Who we are; never dialled.
-    pub local: NodeId,
-    /// Outbound connections to keep. Default 8 (Bitcoin Core's count of full-relay outbound peers).
-    pub target_outbound: usize,
-    /// Peers in all; beyond this only reserved ones are admitted to stay. Default 64 (our guess).
-    pub max_peers: usize,
-    /// Peers named by the operator: dialled always, admitted always.
-    pub reserved: Vec<KnownPeer>,
-    /// Peers that were good before a restart, as told by [`PeerEvent::Remember`].
-    pub remembered: Vec<KnownPeer>,
-    /// Bans from before a restart, as told by [`PeerEvent::Bans`].
-    pub bans: Vec<Ban>,
-    /// Which learned addresses may be dialled. [`AddressPolicy::Loopback`] also frees 127.0.0.0/8 from bans of its group.
-    pub addresses: AddressPolicy,
-}
-
-impl PeerManagerConfig {
-    /// The defaults for a node.
-    pub const fn new(local: NodeId) -> Self {
-        Self {
-            local,
-            target_outbound: 8,
-            max_peers: 64,
-            reserved: Vec::new(),
-            remembered: Vec::new(),
-            bans: Vec::new(),
-            addresses: AddressPolicy::Public,
-        }
-    }
-}
-
-/// What the layers above ask of the manager.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PeerCommand {
-    /// A wish of another protocol.
-    Want(Want),
-    /// A complaint of another protocol.
-    Report {
-        /// About whom.
-        peer: NodeId,
-        /// What it did.
-        fault: Fault,
-    },
-    /// End the connection to a peer.
-    Disconnect {
-        /// Which.
-        peer: NodeId,
-        /// Why; the peer is told.
-        reason: CloseReason,
-    },
-}
-
-/// What the manager tells.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PeerEvent {
-    /// The peers to come back to after a restart, best first; to be kept on disk by whoever runs the manager.
-    Remember(Vec<KnownPeer>),
-    /// All bans, after one was added; to be kept on disk likewise.
-    Bans(Vec<Ban>),
-    /// A fault was booked. A ban that follows is told after it.
-    Fault {
-        /// Whose.
-        peer: NodeId,
-        /// What it did.
-        fault: Fault,
-    },
-}
+pub use config::{BookLine, KnownPeer, PeerCommand, PeerEvent, PeerLimits, PeerManagerConfig, Unmet};
+use dialling::{Dial, Purpose};
+pub use lists::{Net, ParseRuleError, Rule};
 
 /// One admitted peer, for whoever asks.
 #[derive(Clone, Debug)]
@@ -121,31 +59,30 @@ pub struct Peer {
     link: LinkId,
     /// Connected because somebody wanted it just then: the first to go when there are enough.
     transient: bool,
-    /// Admitted for a moment although there is no room.
-    guest: bool,
+    /// When somebody wanted it last.
+    wanted: Timestamp,
+    /// When it last gave a sign of life.
+    heard: Timestamp,
+    /// When it last delivered something that nobody had delivered before.
+    useful: Option<Timestamp>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
     /// Time to look at targets, surplus and backoffs.
     Maintain,
+    /// Time to try somebody out.
+    Feel,
     /// Time to tell whom to remember.
     Remember,
 }
 
-/// How often targets are looked at (our guess: far below the first backoff costs nothing).
-const MAINTAIN_EVERY: Duration = Duration::from_millis(250);
-/// Changes of the remembered peers are gathered for so long before they are told (our guess).
+/// Changes of a small book are gathered for so long before they are told (our guess).
 const REMEMBER_AFTER: Duration = Duration::from_millis(500);
-/// Dials under way at most (our guess; Bitcoin Core opens one at a time, geth 16).
-const MAX_DIALS: usize = 16;
-/// A peer that somebody wanted just then is kept at least so long (our guess: a lookup is over by then).
-const TRANSIENT_KEEP: Duration = Duration::from_secs(10);
-/// Peers beyond the maximum that are admitted for a moment (our guess: with the next constant, five newcomers a second).
-/// Without them a full node would shut out of the network everybody who knows no other.
-const GUESTS: usize = 16;
-/// How long such a peer stays unless a place becomes free (our guess: time to ask for others, over any way).
-const GUEST_KEEP: Duration = Duration::from_secs(3);
+/// Those of a larger one for so long (our guess: what a crash may lose; Bitcoin Core writes its book each 15 minutes).
+const REMEMBER_AFTER_LARGE: Duration = Duration::from_secs(60);
+/// A book of more peers is a larger one (our guess: 16 KiB on disk).
+const SMALL_BOOK: usize = 64;
 /// A connection that lasted so long clears the failures before it (our guess). One that ended sooner is one more: whoever
 /// turns us away only after the handshake is no better than an address at which nobody answers.
 const LASTING: Duration = Duration::from_secs(60);
@@ -153,18 +90,31 @@ const LASTING: Duration = Duration::from_secs(60);
 const RESERVED_PENANCE: Duration = Duration::from_secs(60);
 /// Peers that left and whose group of addresses is still known when a late complaint comes (our guess).
 const DEPARTED: usize = 256;
-/// Peers remembered on disk (our guess; Bitcoin Core keeps 2 anchors and a whole book).
-const REMEMBERED: usize = 32;
+/// Peers remembered on disk: all that our dials reached have a place in `tried`, hearsay fills the rest (our guess).
+const REMEMBERED: usize = 1024;
+/// Peers to whom we were connected longest, dialled first after a restart (Bitcoin Core, `MAX_BLOCK_RELAY_ONLY_ANCHORS`).
+const ANCHORS: usize = 2;
+/// A peer that gave a sign of life so recently is alive (our guess: a heartbeat is due after 30 s of silence).
+const ALIVE: Duration = Duration::from_secs(45);
+/// Two connections of one peer that stand so close together were begun at the same time by both sides (our guess: a dial and
+/// a handshake).
+const SIMULTANEOUS: Duration = Duration::from_secs(10);
 
 /// The machine. See the module's documentation.
 pub struct PeerManager {
     config: PeerManagerConfig,
     dice: SeededRng,
     order: KeyedState,
+    /// How often somebody to dial was drawn from the book.
+    draws: u64,
     book: Book,
+    reserved: BTreeSet<NodeId>,
+    trusted: BTreeSet<NodeId>,
+    anchors: BTreeSet<NodeId>,
     conduct: Conduct,
-    /// Addresses being dialled, for whom, and whether somebody wants the peer just now.
-    dials: BTreeMap<SocketAddr, (NodeId, bool)>,
+    dials: BTreeMap<SocketAddr, Dial>,
+    /// Who is wanted at once while all dials are taken, and until when that is of use.
+    waiting: VecDeque<(Timestamp, NodeId)>,
     peers: BTreeMap<NodeId, Peer>,
     links: BTreeMap<LinkId, NodeId>,
     /// Who left last, and which group of addresses answers for them.
@@ -175,37 +125,39 @@ pub struct PeerManager {
 
 impl PeerManager {
     /// A manager that begins to dial at its first timeout, which is due at once.
-    pub fn new(config: PeerManagerConfig, seed: &Seed) -> Self {
-        let mut book = Book::default();
-        for known in config.remembered.iter().rev() {
-            if let Some(entry) = book.entry(known.peer) {
-                entry.learn(known.addrs.iter().copied());
-                entry.last_good = Some(UnixMillis(0)); // good once, we do not know when
-            }
-        }
-        for known in &config.reserved {
-            if let Some(entry) = book.entry(known.peer) {
-                entry.learn(known.addrs.iter().copied());
-                entry.reserved = true;
-            }
+    pub fn new(mut config: PeerManagerConfig, seed: &Seed) -> Self {
+        let book_key = config.book_key.as_ref().unwrap_or(seed).hasher("peer-book");
+        let mut book = Book::new(book_key, config.addresses);
+        let (lines, reserved) = (core::mem::take(&mut config.remembered), core::mem::take(&mut config.reserved));
+        let (first, later): (Vec<_>, Vec<_>) = lines.iter().partition(|line| line.tried);
+        for line in first.into_iter().chain(later).filter(|line| line.known.peer != config.local) {
+            book.restore(UnixMillis(0), line);
         }
         let mut timers = Timers::new();
         timers.set(Timer::Maintain, Timestamp::ZERO);
-        let dice = seed.stream("peer-manager");
-        let conduct = Conduct::new(&config.bans);
-        Self {
-            config,
-            dice,
+        timers.set(Timer::Feel, Self::first_feeler());
+        let mut manager = Self {
+            dice: seed.stream("peer-manager"),
             order: seed.hasher("peer-manager"),
+            draws: 0,
             book,
-            conduct,
+            reserved: BTreeSet::new(),
+            trusted: core::mem::take(&mut config.trusted).into_iter().collect(),
+            anchors: lines.iter().filter(|line| line.anchor).map(|line| line.known.peer).take(ANCHORS).collect(),
+            conduct: Conduct::new(&config.bans),
+            config,
             dials: BTreeMap::new(),
+            waiting: VecDeque::new(),
             peers: BTreeMap::new(),
             links: BTreeMap::new(),
             departed: VecDeque::new(),
             timers,
             actions: VecDeque::new(),
+        };
+        for known in reserved {
+            manager.reserve(UnixMillis(0), known);
         }
+        manager
     }
 
     /// The admitted peers.
@@ -228,43 +180,69 @@ impl PeerManager {
         self.book.iter().count()
     }
 
+    /// How many of them we know from hearsay, and how many a dial of ours reached.
+    pub fn book_sizes(&self) -> (usize, usize) {
+        self.book.sizes()
+    }
+
+    /// A peer gave a sign of life: to be called for each message, so that a copy of its key is told from its return.
+    pub fn alive(&mut self, now: Now, peer: &NodeId) {
+        if let Some(peer) = self.peers.get_mut(peer) {
+            peer.heard = now.mono;
+        }
+    }
+
     fn link_up(&mut self, now: Now, link: LinkId, info: LinkInfo) {
         let peer = info.peer;
-        let wanted = self.dial_over(&info);
+        let dialled = self.dial_over(&info);
         if peer == self.config.local {
             return self.turn_away(now, link, &info, CloseReason::SelfConnection);
         }
-        let reserved = self.is_reserved(&peer);
-        if !reserved && self.is_banned(now, &info) {
+        let privileged = self.is_privileged(&peer);
+        if self.is_denied(&peer, Some(info.remote)) {
+            return self.turn_away(now, link, &info, CloseReason::Denied);
+        }
+        if !privileged && self.is_banned(now, &info) {
             return self.turn_away(now, link, &info, CloseReason::Banned);
         }
+        let mut returns = false;
         if let Some(old) = self.peers.get(&peer) {
+            if self.is_elsewhere(now, old, &info) {
+                let (kept, refused) = (old.info.remote, info.remote);
+                self.actions.push_back(Action::Emit(PeerEvent::TwoHosts { peer, kept, refused }));
+                return self.close(link, CloseReason::Duplicate);
+            }
             if !self.prefers_new(&old.info, &info) {
                 return self.close(link, CloseReason::Duplicate);
             }
             let old = old.link;
+            returns = true;
             // First the old, then the new: everybody hears that what was under way may be lost.
             self.forget_link(now, old);
             self.close(old, CloseReason::Duplicate);
         }
-        let guest = !reserved && !self.has_room(&info);
-        if guest && self.peers.values().filter(|peer| peer.guest).count() >= GUESTS {
+        if dialled == Some(Purpose::Feel) && !returns && !privileged {
+            self.remember_good(now, &info);
+            return self.close(link, CloseReason::Surplus);
+        }
+        let transient = dialled == Some(Purpose::Now) && !self.is_reserved(&peer) && self.is_passing(&info);
+        if !privileged && !self.make_room(now, &info, transient) {
             return self.turn_away(now, link, &info, CloseReason::TooManyPeers);
         }
         self.remember_good(now, &info);
         self.links.insert(link, peer);
-        let transient = wanted && info.outbound && self.outbound() >= self.config.target_outbound;
-        self.peers.insert(peer, Peer { info, since: now.mono, rtt: None, link, transient, guest });
+        let (since, wanted, heard) = (now.mono, now.mono, now.mono);
+        self.peers.insert(peer, Peer { info, since, rtt: None, link, transient, wanted, heard, useful: None });
         self.actions.push_back(Action::Link(Outlet::Admit(link)));
     }
 
-    /// Whether a slot is free. Places for outbound connections are never given to those who come by themselves: whoever
-    /// fills the rest must not cut the node off from those that it chose.
-    fn has_room(&self, info: &LinkInfo) -> bool {
-        let stay = || self.peers.values().filter(|peer| !peer.guest);
-        let inbound = stay().filter(|peer| !peer.info.outbound).count();
-        let places = self.config.max_peers.saturating_sub(self.config.target_outbound);
-        stay().count() < self.config.max_peers && (info.outbound || inbound < places)
+    /// Whether a second connection of a peer comes from another host although its first one is alive. Who has a copy of a key
+    /// must not be able to cut off whoever works with it.
+    fn is_elsewhere(&self, now: Now, old: &Peer, new: &LinkInfo) -> bool {
+        let hosts = [old.info.remote, new.remote].map(|addr| addr.ip().to_canonical());
+        let on_one_machine = self.config.addresses == AddressPolicy::Loopback && hosts.iter().all(IpAddr::is_loopback);
+        let by_both = old.info.outbound && now.mono.since(old.since) < SIMULTANEOUS;
+        !new.outbound && hosts[0] != hosts[1] && !on_one_machine && !by_both && now.mono.since(old.heard) < ALIVE
     }
 
     /// Which of two connections to one peer stays. When both sides dialled at once, both must choose the same: the one
@@ -278,30 +256,23 @@ impl PeerManager {
         opener == self.config.local.min(new.peer)
     }
 
-    /// Ends the dial that led to this connection; says whether somebody wanted the peer just then.
-    fn dial_over(&mut self, info: &LinkInfo) -> bool {
-        info.outbound && self.dials.remove(&info.remote).is_some_and(|(_, now)| now)
-    }
-
     fn remember_good(&mut self, now: Now, info: &LinkInfo) {
         let policy = self.config.addresses;
-        if let Some(entry) = self.book.entry(info.peer) {
-            let claimed = info.listen.iter().map(|listen| address::reachable(*listen, info.remote));
-            entry.learn(claimed.filter(|addr| policy.allows(*addr)));
-            if info.outbound {
-                entry.learn([info.remote]); // proved by this very connection
-                entry.last_good = Some(now.wall);
-            } else {
-                entry.last_inbound = Some(now.wall);
-            }
-            entry.not_before = now.mono;
-            self.remember_soon(now);
+        let claimed = info.listen.iter().map(|listen| address::reachable(*listen, info.remote));
+        let claimed: Vec<_> = claimed.filter(|addr| policy.allows(*addr)).collect();
+        let entry = self.book.hear(now.wall, info.peer, claimed, Some(info.remote.ip()));
+        entry.not_before = now.mono;
+        if info.outbound {
+            self.book.reached(now.wall, info.peer, info.remote);
         }
+        self.remember_soon(now);
     }
 
     fn remember_soon(&mut self, now: Now) {
         if self.timers.deadline(&Timer::Remember).is_none() {
-            self.timers.set(Timer::Remember, now.mono + REMEMBER_AFTER);
+            let small = self.book.iter().nth(SMALL_BOOK).is_none();
+            let after = if small { REMEMBER_AFTER } else { REMEMBER_AFTER_LARGE };
+            self.timers.set(Timer::Remember, now.mono + after);
         }
     }
 
@@ -324,107 +295,19 @@ impl PeerManager {
         Some(peer)
     }
 
-    fn dial_failed(&mut self, now: Now, addr: SocketAddr, closed: Closed) {
-        let Some((peer, _)) = self.dials.remove(&addr) else { return };
-        let Some(entry) = self.book.get_mut(&peer) else { return };
-        entry.failed(now.mono, &mut self.dice);
-        if closed.reason == CloseReason::WrongPeer && !entry.reserved {
-            entry.addrs.retain(|known| *known != addr);
-        }
-    }
-
-    fn want(&mut self, now: Now, want: Want) {
-        let (peer, addrs, at_once) = match want {
-            Want::Candidate { peer, addrs } => (peer, addrs, false),
-            Want::Now { peer, addrs } => (peer, addrs, true),
-        };
-        if peer == self.config.local {
-            return;
-        }
-        let policy = self.config.addresses;
-        let Some(entry) = self.book.entry(peer) else { return };
-        entry.learn(addrs.into_iter().filter(|addr| policy.allows(*addr)).collect::<Vec<_>>());
-        if at_once && !self.peers.contains_key(&peer) {
-            self.dial(now, peer, true);
-        }
-    }
-
-    fn dial(&mut self, now: Now, peer: NodeId, at_once: bool) {
-        let Some(entry) = self.book.get(&peer) else { return };
-        let Some(addr) = entry.next_addr() else { return };
-        if !entry.reserved && self.conduct.banned(now.wall, &Subject::Peer(peer)).is_some() {
-            return;
-        }
-        let busy = self.dials.contains_key(&addr) || self.dials.values().any(|(other, _)| *other == peer);
-        if busy || entry.not_before > now.mono || self.dials.len() >= MAX_DIALS {
-            return;
-        }
-        self.dials.insert(addr, (peer, at_once));
-        self.actions.push_back(Action::Link(Outlet::Dial { addr, expected: Some(peer) }));
-    }
-
-    fn outbound(&self) -> usize {
-        self.peers.values().filter(|peer| peer.info.outbound).count()
-    }
-
-    fn maintain(&mut self, now: Now) {
-        self.timers.set(Timer::Maintain, now.mono + MAINTAIN_EVERY);
-        let missing = self.config.target_outbound.saturating_sub(self.outbound() + self.dials.len());
-        let idle = |(peer, entry): &(&NodeId, &Entry)| {
-            let banned = !entry.reserved && self.conduct.banned(now.wall, &Subject::Peer(**peer)).is_some();
-            !banned && !self.peers.contains_key(*peer) && entry.not_before <= now.mono && !entry.addrs.is_empty()
-        };
-        let (reserved, mut others): (Vec<_>, Vec<_>) =
-            self.book.iter().filter(idle).partition(|(_, entry)| entry.reserved);
-        if missing == 0 {
-            others.clear(); // the usual case: nothing to sort
-        }
-        // Those that our own dials reached last come first, then whoever failed least; equal ones in an order that nobody
-        // outside can foresee, so that no identity can be made to come first.
-        others
-            .sort_by_cached_key(|(peer, entry)| (Reverse(entry.last_good), entry.failures, self.order.hash_one(peer)));
-        let chosen: Vec<_> =
-            reserved.into_iter().chain(others.into_iter().take(missing)).map(|(peer, _)| *peer).collect();
-        for peer in chosen {
-            self.dial(now, peer, false);
-        }
-        self.see_guests_off(now);
-        self.close_surplus(now);
-    }
-
-    /// Lets guests stay if there is room by now, and ends their connections when their time is over.
-    fn see_guests_off(&mut self, now: Now) {
-        let guests: Vec<_> = self.peers.iter().filter(|(_, peer)| peer.guest).map(|(id, _)| *id).collect();
-        for id in guests {
-            let Some(peer) = self.peers.get(&id) else { continue };
-            let (link, over) = (peer.link, now.mono.since(peer.since) >= GUEST_KEEP);
-            if self.has_room(&peer.info) {
-                self.peers.entry(id).and_modify(|peer| peer.guest = false);
-            } else if over {
-                self.forget_link(now, link);
-                self.close(link, CloseReason::TooManyPeers);
-            }
-        }
-    }
-
-    /// Ends one connection at a time that was opened for a passing need, once there are enough others.
-    fn close_surplus(&mut self, now: Now) {
-        if self.outbound() <= self.config.target_outbound {
-            return;
-        }
-        let passing = |peer: &&Peer| peer.transient && now.mono.since(peer.since) >= TRANSIENT_KEEP;
-        if let Some(link) = self.peers.values().filter(passing).min_by_key(|peer| peer.since).map(|peer| peer.link) {
-            self.forget_link(now, link);
-            self.close(link, CloseReason::Surplus);
-        }
-    }
-
     fn tell_remembered(&mut self) {
-        let mut good: Vec<_> = self.book.iter().filter(|(_, entry)| entry.is_remembered()).collect();
-        good.sort_by_key(|(_, entry)| (Reverse(entry.last_good), Reverse(entry.last_inbound)));
-        let known = |(peer, entry): (&NodeId, &Entry)| KnownPeer { peer: *peer, addrs: entry.addrs.clone() };
-        let list = good.into_iter().filter(|(_, entry)| !entry.addrs.is_empty()).take(REMEMBERED).map(known).collect();
-        self.actions.push_back(Action::Emit(PeerEvent::Remember(list)));
+        let stays = |peer: &&Peer| peer.info.outbound && !peer.transient && !self.is_reserved(&peer.info.peer);
+        let mut standing: Vec<_> = self.peers.values().filter(stays).collect();
+        standing.sort_by_key(|peer| (peer.since, peer.link));
+        // Those from before a restart stay anchors until there are others: it may take a while to be connected again.
+        let before = self.anchors.iter().copied().filter(|id| standing.iter().all(|peer| peer.info.peer != *id));
+        let anchors: Vec<_> = standing.iter().map(|peer| peer.info.peer).chain(before).take(ANCHORS).collect();
+        self.anchors = anchors.into_iter().collect();
+        let mut lines = self.book.lines(REMEMBERED, |peer| self.order.hash_one(peer));
+        for line in &mut lines {
+            line.anchor = self.anchors.contains(&line.known.peer);
+        }
+        self.actions.push_back(Action::Emit(PeerEvent::Remember(lines)));
     }
 
     /// Books a fault, also of a peer that is gone by now: verdicts come late, and hanging up must not be a way out.
@@ -446,20 +329,97 @@ impl PeerManager {
 
     /// Ends the connection to a peer that is banned. The operator's own choice is sent away too, but may come back.
     fn send_away(&mut self, now: Now, peer: NodeId) {
-        let reserved = self.is_reserved(&peer);
-        if reserved {
+        let privileged = self.is_privileged(&peer);
+        if privileged {
             self.conduct.pardon(&Subject::Peer(peer));
         }
-        let Some(link) = self.peers.get(&peer).map(|peer| peer.link) else { return };
-        self.forget_link(now, link);
-        if let Some(entry) = self.book.get_mut(&peer).filter(|_| reserved) {
+        self.end(now, &peer, if privileged { CloseReason::Misbehaviour } else { CloseReason::Banned });
+        if let Some(entry) = self.book.get_mut(&peer).filter(|_| privileged) {
             entry.not_before = now.mono + RESERVED_PENANCE;
         }
-        self.close(link, if reserved { CloseReason::Misbehaviour } else { CloseReason::Banned });
     }
 
     fn is_reserved(&self, peer: &NodeId) -> bool {
-        self.book.get(peer).is_some_and(|entry| entry.reserved)
+        self.reserved.contains(peer)
+    }
+
+    /// Whether the operator lets a peer in whatever the limits are.
+    fn is_privileged(&self, peer: &NodeId) -> bool {
+        self.reserved.contains(peer) || self.trusted.contains(peer)
+    }
+
+    /// Whether the operator's lists keep a peer out.
+    fn is_denied(&self, peer: &NodeId, addr: Option<SocketAddr>) -> bool {
+        let PeerManagerConfig { allow, deny, .. } = &self.config;
+        let names = |rules: &[Rule]| rules.iter().any(|rule| rule.names(peer, addr));
+        names(deny) || !allow.is_empty() && !self.is_privileged(peer) && !names(allow)
+    }
+
+    fn reserve(&mut self, wall: UnixMillis, known: KnownPeer) {
+        if known.peer != self.config.local {
+            self.book.hear(wall, known.peer, known.addrs, None).reserved = true;
+            self.reserved.insert(known.peer);
+        }
+    }
+
+    /// Sends away whom the lists or a ban of the operator concern by now.
+    fn review(&mut self, now: Now) {
+        let wrong = |peer: &Peer| {
+            let info = &peer.info;
+            if self.is_denied(&info.peer, Some(info.remote)) {
+                return Some((info.peer, CloseReason::Denied));
+            }
+            let banned = !self.is_privileged(&info.peer) && self.is_banned(now, info);
+            banned.then_some((info.peer, CloseReason::Banned))
+        };
+        let wrong: Vec<_> = self.peers.values().filter_map(wrong).collect();
+        for (peer, reason) in wrong {
+            self.end(now, &peer, reason);
+        }
+    }
+
+    fn order(&mut self, now: Now, command: PeerCommand) {
+        match command {
+            PeerCommand::Want(want) => self.want(now, want),
+            PeerCommand::Report { peer, fault } => self.report(now, peer, fault),
+            PeerCommand::Disconnect { peer, reason } => self.end(now, &peer, reason),
+            PeerCommand::Limits(PeerLimits { target_outbound, max_peers, outbound_per_group }) => {
+                self.config.target_outbound = target_outbound;
+                self.config.max_peers = max_peers;
+                self.config.outbound_per_group = outbound_per_group;
+            }
+            PeerCommand::Ban { subject, lasting } => {
+                self.conduct.ban_for(now.wall, subject, lasting);
+                self.review(now);
+                self.actions.push_back(Action::Emit(PeerEvent::Bans(self.conduct.bans())));
+            }
+            PeerCommand::Unban(subject) => {
+                self.conduct.pardon(&subject);
+                self.actions.push_back(Action::Emit(PeerEvent::Bans(self.conduct.bans())));
+            }
+            PeerCommand::Allow(rules) => {
+                self.config.allow = rules;
+                self.review(now);
+            }
+            PeerCommand::Deny(rules) => {
+                self.config.deny = rules;
+                self.review(now);
+            }
+            PeerCommand::Reserve(known) => self.reserve(now.wall, known),
+            PeerCommand::Release(peer) => {
+                self.reserved.remove(&peer);
+                if let Some(entry) = self.book.get_mut(&peer) {
+                    entry.reserved = false;
+                }
+            }
+            PeerCommand::Trust(peer, true) => drop(self.trusted.insert(peer)),
+            PeerCommand::Trust(peer, false) => drop(self.trusted.remove(&peer)),
+        }
+    }
+
+    /// The address of a peer that is connected.
+    fn ip_of(&self, peer: &NodeId) -> Option<IpAddr> {
+        self.peers.get(peer).map(|peer| peer.info.remote.ip())
     }
 
     /// The group of addresses that answers for a peer, if any does.
@@ -472,7 +432,7 @@ impl PeerManager {
     /// our own dials reached before, nor whom we dial now; else a neighbour could have an honest node cut off.
     fn is_banned(&self, now: Now, info: &LinkInfo) -> bool {
         let banned = |subject| self.conduct.banned(now.wall, &subject).is_some();
-        let known = info.outbound || self.book.get(&info.peer).is_some_and(|entry| entry.last_good.is_some());
+        let known = info.outbound || self.book.get(&info.peer).is_some_and(Entry::is_tried);
         banned(Subject::Peer(info.peer)) || !known && self.group_of(info).map(Subject::Group).is_some_and(banned)
     }
 
@@ -501,31 +461,25 @@ impl Protocol for PeerManager {
             NetworkEvent::LinkDown { link, .. } => drop(self.forget_link(now, link)),
             NetworkEvent::DialFailed { addr, closed, .. } => self.dial_failed(now, addr, closed),
             NetworkEvent::PeerStats { peer, rtt } => {
+                self.alive(now, &peer);
                 if let Some(peer) = self.peers.get_mut(&peer) {
                     peer.rtt = Some(rtt);
                 }
             }
+            NetworkEvent::Heartbeat { peer, .. } => self.alive(now, &peer),
             _ => {}
         }
     }
 
     fn handle_command(&mut self, now: Now, command: PeerCommand) {
-        match command {
-            PeerCommand::Want(want) => self.want(now, want),
-            PeerCommand::Report { peer, fault } => self.report(now, peer, fault),
-            PeerCommand::Disconnect { peer, reason } => {
-                if let Some(link) = self.peers.get(&peer).map(|peer| peer.link) {
-                    self.forget_link(now, link);
-                    self.close(link, reason);
-                }
-            }
-        }
+        self.order(now, command);
     }
 
     fn handle_timeout(&mut self, now: Now) {
         while let Some(timer) = self.timers.pop_due(now.mono) {
             match timer {
                 Timer::Maintain => self.maintain(now),
+                Timer::Feel => self.feel(now),
                 Timer::Remember => self.tell_remembered(),
             }
         }

@@ -1,6 +1,17 @@
 //! The manager alone, on a virtual clock.
 
-use super::*;
+mod eviction;
+mod lists;
+mod random;
+mod restart;
+
+use peerage_core::{Closed, Want};
+
+use super::{
+    address::NetGroup,
+    slots::{GUEST_KEEP, GUESTS, TRANSIENT_KEEP},
+    *,
+};
 
 fn id(number: u8) -> NodeId {
     NodeId::from_bytes([number; 32])
@@ -19,6 +30,7 @@ struct Bench {
     manager: PeerManager,
     now: Now,
     next_link: u64,
+    told: Vec<PeerEvent>,
 }
 
 impl Bench {
@@ -26,7 +38,8 @@ impl Bench {
         let mut config = PeerManagerConfig { addresses: AddressPolicy::Loopback, ..PeerManagerConfig::new(id(5)) };
         change(&mut config);
         let manager = PeerManager::new(config, &Seed::from_u64(7));
-        Self { manager, now: Now { mono: Timestamp::ZERO, wall: UnixMillis(1_000_000) }, next_link: 0 }
+        let now = Now { mono: Timestamp::ZERO, wall: UnixMillis(1_000_000) };
+        Self { manager, now, next_link: 0, told: Vec::new() }
     }
 
     /// Lets time pass up to `by` and collects everything done meanwhile.
@@ -41,18 +54,36 @@ impl Bench {
         done
     }
 
+    /// What the manager did since; what it told goes to `told`.
     fn drain(&mut self) -> Vec<Outlet> {
-        let actions = core::iter::from_fn(|| self.manager.poll_action());
-        actions.filter_map(|action| if let Action::Link(outlet) = action { Some(outlet) } else { None }).collect()
+        let mut outlets = Vec::new();
+        while let Some(action) = self.manager.poll_action() {
+            match action {
+                Action::Link(outlet) => outlets.push(outlet),
+                Action::Emit(event) => self.told.push(event),
+                other => panic!("{other:?}"),
+            }
+        }
+        outlets
     }
 
     fn up(&mut self, number: u8, outbound: bool) -> (LinkId, Vec<Outlet>) {
+        let remote = if outbound { addr(number) } else { SocketAddr::from(([127, 0, 0, 1], 60_000)) };
+        self.up_at(number, outbound, remote)
+    }
+
+    /// As `up`, with the address of the other end.
+    fn up_at(&mut self, number: u8, outbound: bool, remote: SocketAddr) -> (LinkId, Vec<Outlet>) {
         self.next_link += 1;
         let link = LinkId(self.next_link);
-        let remote = if outbound { addr(number) } else { SocketAddr::from(([127, 0, 0, 1], 60_000)) };
         let info = LinkInfo { peer: id(number), outbound, remote, listen: vec![addr(number)], features: 0 };
         self.manager.handle_network(self.now, NetworkEvent::LinkUp { link, info });
         (link, self.drain())
+    }
+
+    fn order(&mut self, command: PeerCommand) -> Vec<Outlet> {
+        self.manager.handle_command(self.now, command);
+        self.drain()
     }
 
     fn down(&mut self, link: LinkId) {
@@ -97,7 +128,7 @@ fn a_reserved_peer_is_dialled_at_once_and_again_for_ever_with_growing_patience()
 fn candidates_are_dialled_only_up_to_the_target() {
     let mut bench = Bench::new(|config| config.target_outbound = 3);
     for number in 10..20 {
-        let want = Want::Candidate { peer: id(number), addrs: vec![addr(number)] };
+        let want = Want::Candidate { peer: id(number), addrs: vec![addr(number)], source: None };
         bench.manager.handle_command(bench.now, PeerCommand::Want(want));
     }
     assert_eq!(dials(&bench.pass(TICK)).len(), 3);
@@ -140,17 +171,24 @@ fn a_peer_that_comes_back_replaces_its_stale_connection() {
 }
 
 #[test]
-fn a_full_node_turns_strangers_away_but_never_a_reserved_peer() {
+fn a_full_node_makes_room_for_whoever_comes_and_never_at_the_cost_of_a_reserved_peer() {
     let mut bench = Bench::new(|config| {
         (config.max_peers, config.target_outbound) = (2, 0);
         config.reserved = vec![known(1)];
     });
+    let (_, done) = bench.up(1, false);
+    assert!(matches!(done[..], [Outlet::Admit(_)]));
     let room = 2 + GUESTS as u8;
     (10..10 + room).for_each(|number| drop(bench.up(number, false)));
-    let (late, done) = bench.up(10 + room, false);
-    assert_eq!(done, [Outlet::Close { link: late, reason: CloseReason::TooManyPeers }]);
-    let (reserved, done) = bench.up(1, false);
-    assert_eq!(done, [Outlet::Admit(reserved)]);
+    assert_eq!(bench.manager.peers().count(), 1 + 2 + GUESTS);
+    for number in 100..200 {
+        let (late, done) = bench.up(number, false);
+        let [Outlet::Close { reason, .. }, Outlet::Admit(admitted)] = done[..] else { panic!("{done:?}") };
+        assert_eq!((reason, admitted), (CloseReason::TooManyPeers, late));
+    }
+    assert!(bench.manager.peer(&id(1)).is_some(), "the operator's choice is still there");
+    assert_eq!(bench.manager.peers().count(), 1 + 2 + GUESTS, "and there are no more than before");
+    assert_eq!(bench.told.iter().filter(|event| matches!(event, PeerEvent::Evicted { .. })).count(), 100, "all told");
 }
 
 #[test]
@@ -161,7 +199,8 @@ fn a_full_node_lets_newcomers_ask_for_others_before_it_turns_them_away() {
     assert_eq!(done, [Outlet::Admit(guest)]);
     assert_eq!(bench.pass(GUEST_KEEP - TICK), []);
     let done = bench.pass(2 * TICK);
-    assert_eq!(done, [Outlet::Close { link: guest, reason: CloseReason::TooManyPeers }], "and nobody else");
+    let dismissed = Outlet::Close { link: guest, reason: CloseReason::TooManyPeers };
+    assert_eq!(done, [dismissed], "the last to come, since nothing else tells them apart");
 
     let (guest, _) = bench.up(13, false);
     bench.down(stays[0]);
@@ -173,8 +212,9 @@ fn a_full_node_lets_newcomers_ask_for_others_before_it_turns_them_away() {
 #[test]
 fn whoever_fills_all_inbound_places_cannot_take_those_of_our_own_choice() {
     let mut bench = Bench::new(|config| (config.max_peers, config.target_outbound) = (10, 4));
-    let admitted = (20..80).filter(|number| matches!(bench.up(*number, false).1[..], [Outlet::Admit(_)])).count();
-    assert_eq!(admitted, 6 + GUESTS);
+    let admits = |done: &[Outlet]| done.iter().any(|outlet| matches!(outlet, Outlet::Admit(_)));
+    let admitted = (20..80).filter(|number| admits(&bench.up(*number, false).1)).count();
+    assert_eq!((admitted, bench.manager.peers().count()), (60, 6 + GUESTS), "each makes room for the next");
     for number in 10..14 {
         let (link, done) = bench.up(number, true);
         assert_eq!(done, [Outlet::Admit(link)]);
@@ -200,7 +240,7 @@ fn whom_we_reached_comes_before_whoever_only_came_to_us() {
 #[test]
 fn whoever_accepts_and_hangs_up_is_dialled_less_and_less() {
     let mut bench = Bench::new(|_| ());
-    let want = Want::Candidate { peer: id(3), addrs: vec![addr(3)] };
+    let want = Want::Candidate { peer: id(3), addrs: vec![addr(3)], source: None };
     bench.manager.handle_command(bench.now, PeerCommand::Want(want));
     let mut waits = Vec::new();
     for _ in 0..8 {
@@ -241,13 +281,14 @@ fn who_was_good_is_remembered_and_comes_first_after_a_restart() {
     let told = core::iter::from_fn(|| bench.manager.poll_action());
     let told: Vec<_> =
         told.filter_map(|action| if let Action::Emit(event) = action { Some(event) } else { None }).collect();
-    assert_eq!(told, [PeerEvent::Remember(vec![known(3)])], "an inbound peer counts with the address it listens on");
+    let line = BookLine { tried: false, source: Some([127, 0, 0, 1].into()), ..BookLine::good_once(known(3)) };
+    assert_eq!(told, [PeerEvent::Remember(vec![line])], "an inbound peer counts with the address it listens on");
 
     let mut restarted = Bench::new(|config| {
-        config.remembered = vec![known(3)];
+        config.remembered = vec![BookLine::good_once(known(3))];
         config.target_outbound = 1;
     });
-    let want = Want::Candidate { peer: id(8), addrs: vec![addr(8)] };
+    let want = Want::Candidate { peer: id(8), addrs: vec![addr(8)], source: None };
     restarted.manager.handle_command(restarted.now, PeerCommand::Want(want));
     assert_eq!(dials(&restarted.pass(TICK)), [addr(3)]);
 }
@@ -345,7 +386,7 @@ fn nobody_is_dialled_twice_at_once_and_a_wrong_answer_forgets_the_address() {
 fn whoever_turns_us_away_after_the_handshake_is_asked_less_and_less_often() {
     for reason in [CloseReason::TooManyPeers, CloseReason::Banned] {
         let mut bench = Bench::new(|config| {
-            config.remembered = vec![known(1)];
+            config.remembered = vec![BookLine::good_once(known(1))];
             config.reserved = vec![known(2)];
         });
         let mut attempts = [0, 0];

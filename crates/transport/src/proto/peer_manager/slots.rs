@@ -1,0 +1,118 @@
+//! Places: who is admitted, who makes room, who goes when there are enough.
+//!
+//! | connection | places | when they are taken |
+//! |---|---|---|
+//! | reserved, trusted | no limit | |
+//! | outbound, to stay | `target_outbound` | none more is dialled |
+//! | outbound, wanted just then | what is left of `max_peers`, and [`GUESTS`] | the oldest goes after [`TRANSIENT_KEEP`], at once if need be |
+//! | inbound | `max_peers` less `target_outbound`, and [`GUESTS`] for a moment | somebody is evicted after [`GUEST_KEEP`], at once if need be |
+
+use core::time::Duration;
+use peerage_core::{Action, CloseReason, LinkInfo, NodeId, Now};
+
+use super::{
+    Peer, PeerEvent, PeerManager,
+    address::NetGroup,
+    eviction::{Candidate, select},
+};
+
+/// A peer that somebody wanted just then is kept at least so long (our guess: a lookup is over by then).
+pub(super) const TRANSIENT_KEEP: Duration = Duration::from_secs(10);
+/// Peers beyond the maximum that are admitted for a moment (our guess: with the next constant, five newcomers a second).
+/// Without them a crowd of newcomers would cut each other off before any could ask for others.
+pub(super) const GUESTS: usize = 16;
+/// How long a newcomer is left alone unless there is a crowd of them (our guess: time to ask for others, over any way).
+pub(super) const GUEST_KEEP: Duration = Duration::from_secs(3);
+
+impl PeerManager {
+    /// Peers that count against the limits.
+    fn ordinary(&self) -> impl Iterator<Item = &Peer> {
+        self.peers.values().filter(|peer| !self.is_privileged(&peer.info.peer))
+    }
+
+    fn ordinary_inbound(&self) -> usize {
+        self.ordinary().filter(|peer| !peer.info.outbound).count()
+    }
+
+    /// Outbound connections, reserved ones included.
+    pub(super) fn outbound(&self) -> usize {
+        self.peers.values().filter(|peer| peer.info.outbound).count()
+    }
+
+    /// Whether an outbound connection that somebody wanted just then is one too many to be kept.
+    pub(super) fn is_passing(&self, info: &LinkInfo) -> bool {
+        let groups = self.outbound_groups();
+        let members = groups.get(&NetGroup::of(info.remote, self.config.addresses)).copied().unwrap_or(0);
+        self.outbound() >= self.config.target_outbound || members >= self.config.outbound_per_group
+    }
+
+    /// Finds a place for a newcomer that has no privilege; somebody may have to go. False if nobody can.
+    ///
+    /// Places for outbound connections are never given to those who come by themselves: whoever fills the rest must not cut
+    /// the node off from those that it chose.
+    pub(super) fn make_room(&mut self, now: Now, info: &LinkInfo, transient: bool) -> bool {
+        let full = self.ordinary().count() >= self.config.max_peers + GUESTS;
+        if !info.outbound {
+            let crowd = self.ordinary_inbound() >= self.config.inbound_places() + GUESTS;
+            return !(full || crowd) || self.evict(now, Duration::ZERO);
+        }
+        !full || self.close_oldest_transient(now, Duration::ZERO) || !transient && self.evict(now, Duration::ZERO)
+    }
+
+    /// Sends the inbound peer away that is easiest to do without, of those that have been here for so long; false if there is
+    /// none.
+    fn evict(&mut self, now: Now, age: Duration) -> bool {
+        let candidate = |peer: &Peer| Candidate {
+            peer: peer.info.peer,
+            link: peer.link,
+            group: NetGroup::of(peer.info.remote, self.config.addresses),
+            since: peer.since,
+            rtt: peer.rtt,
+            useful: peer.useful,
+        };
+        let candidates = self.ordinary().filter(|peer| !peer.info.outbound).map(candidate).collect();
+        let Some(peer) = select(candidates, self.config.inbound_places(), &self.order, now.mono, age) else {
+            return false;
+        };
+        self.end(now, &peer, CloseReason::TooManyPeers);
+        self.actions.push_back(Action::Emit(PeerEvent::Evicted { peer }));
+        true
+    }
+
+    /// Evicts until nobody has a guest's place who has been here for a moment.
+    pub(super) fn trim_inbound(&mut self, now: Now) {
+        while self.ordinary_inbound() > self.config.inbound_places() && self.evict(now, GUEST_KEEP) {}
+    }
+
+    /// Ends one connection at a time that is too many: opened for a passing need, or kept when more were to be kept.
+    pub(super) fn close_surplus(&mut self, now: Now) {
+        if self.outbound() <= self.config.target_outbound || self.close_oldest_transient(now, TRANSIENT_KEEP) {
+            return;
+        }
+        let chosen = |peer: &&Peer| peer.info.outbound && !peer.transient;
+        if self.ordinary().filter(chosen).count() > self.config.target_outbound {
+            let youngest = self.ordinary().filter(chosen).max_by_key(|peer| (peer.since, peer.link));
+            if let Some(peer) = youngest.map(|peer| peer.info.peer) {
+                self.end(now, &peer, CloseReason::Surplus);
+            }
+        }
+    }
+
+    /// Ends the connection that was wanted longest ago for a passing need, if that was so long ago.
+    fn close_oldest_transient(&mut self, now: Now, age: Duration) -> bool {
+        let passing = self.ordinary().filter(|peer| peer.transient && now.mono.since(peer.wanted) >= age);
+        let oldest = passing.min_by_key(|peer| (peer.wanted, peer.link)).map(|peer| peer.info.peer);
+        oldest.is_some_and(|peer| {
+            self.end(now, &peer, CloseReason::Surplus);
+            true
+        })
+    }
+
+    /// Ends the connection to a peer, if there is one.
+    pub(super) fn end(&mut self, now: Now, peer: &NodeId, reason: CloseReason) {
+        if let Some(link) = self.peers.get(peer).map(|peer| peer.link) {
+            self.forget_link(now, link);
+            self.close(link, reason);
+        }
+    }
+}

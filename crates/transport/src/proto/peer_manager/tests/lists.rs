@@ -1,0 +1,75 @@
+//! What the operator says while the node runs.
+
+use super::*;
+
+fn rule(text: &str) -> Rule {
+    text.parse().expect(text)
+}
+
+#[test]
+fn who_is_on_the_list_of_the_unwanted_is_neither_let_in_nor_dialled_whoever_else_names_it() {
+    let mut bench = Bench::new(|config| {
+        config.deny = vec![Rule::Peer(id(1)), rule("30.7.0.0/16")];
+        config.trusted = vec![id(1)];
+    });
+    let (link, done) = bench.up(1, false);
+    assert_eq!(done, [Outlet::Close { link, reason: CloseReason::Denied }]);
+    let (link, done) = bench.up_at(2, false, "30.7.9.9:1".parse().expect("an address"));
+    assert_eq!(done, [Outlet::Close { link, reason: CloseReason::Denied }]);
+    let (link, done) = bench.up_at(3, false, "30.8.9.9:1".parse().expect("an address"));
+    assert_eq!(done, [Outlet::Admit(link)]);
+    bench.order(PeerCommand::Want(Want::Now { peer: id(1), addrs: vec![addr(1)] }));
+    assert_eq!(bench.told.last(), Some(&PeerEvent::Unmet { peer: id(1), why: Unmet::Denied }));
+    assert_eq!(dials(&bench.pass(TICK)).iter().filter(|to| **to == addr(1)).count(), 0);
+}
+
+#[test]
+fn a_list_of_the_wanted_keeps_out_everybody_else_except_whom_the_operator_named_otherwise() {
+    let mut bench = Bench::new(|config| {
+        config.allow = vec![Rule::Peer(id(1))];
+        config.reserved = vec![known(2)];
+    });
+    for (number, admitted) in [(1, true), (2, true), (3, false)] {
+        let (link, done) = bench.up(number, false);
+        let denied = Outlet::Close { link, reason: CloseReason::Denied };
+        assert_eq!(done, [if admitted { Outlet::Admit(link) } else { denied }], "{number}");
+    }
+    bench.order(PeerCommand::Allow(Vec::new()));
+    let (link, done) = bench.up(3, false);
+    assert_eq!(done, [Outlet::Admit(link)], "without a list all may come");
+    assert_eq!(
+        bench.order(PeerCommand::Deny(vec![Rule::Peer(id(3))])),
+        [Outlet::Close { link, reason: CloseReason::Denied }]
+    );
+}
+
+#[test]
+fn a_ban_by_hand_takes_effect_at_once_and_ends_when_it_is_lifted() {
+    let mut bench = Bench::new(|config| config.reserved = vec![known(2)]);
+    let (first, _) = bench.up(1, false);
+    let (reserved, _) = bench.up(2, false);
+    for (subject, link) in [(1, first), (2, reserved)] {
+        let ban = PeerCommand::Ban { subject: Subject::Peer(id(subject)), lasting: Duration::from_secs(60) };
+        let closed = Outlet::Close { link, reason: CloseReason::Banned };
+        assert_eq!(bench.order(ban), if subject == 1 { vec![closed] } else { vec![] }, "who is reserved is not banned");
+    }
+    assert!(matches!(bench.told.last(), Some(PeerEvent::Bans(bans)) if bans.len() == 2));
+    let (link, done) = bench.up(1, false);
+    assert_eq!(done, [Outlet::Close { link, reason: CloseReason::Banned }]);
+    bench.order(PeerCommand::Unban(Subject::Peer(id(1))));
+    let (link, done) = bench.up(1, false);
+    assert_eq!(done, [Outlet::Admit(link)]);
+}
+
+#[test]
+fn peers_are_reserved_and_released_while_the_node_runs() {
+    let mut bench = Bench::new(|config| config.target_outbound = 0);
+    bench.order(PeerCommand::Reserve(known(1)));
+    assert_eq!(dials(&bench.pass(TICK)), [addr(1)]);
+    bench.dial_fails(1, CloseReason::DialRefused);
+    assert_eq!(dials(&bench.pass(Duration::from_secs(2))), [addr(1)], "again and again");
+    bench.order(PeerCommand::Release(id(1)));
+    bench.dial_fails(1, CloseReason::DialRefused);
+    let dials = dials(&bench.pass(Duration::from_secs(600))).len();
+    assert!(dials <= 10, "nobody wants it any more; at most it is tried out like others: {dials} dials in ten minutes");
+}

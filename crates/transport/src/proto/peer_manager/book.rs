@@ -1,7 +1,7 @@
 //! The peers that the manager knows, connected or not.
 
 use core::{cmp::Reverse, net::SocketAddr, time::Duration};
-use peerage_core::{NodeId, SeededRng, Timestamp, UnixMillis};
+use peerage_core::{DialKey, NodeId, SeededRng, Timestamp, UnixMillis};
 use rand_core::Rng;
 use std::collections::BTreeMap;
 
@@ -31,6 +31,8 @@ pub(super) struct Entry {
     pub(super) failures: u32,
     /// Not to be dialled before.
     pub(super) not_before: Timestamp,
+    /// The key of its process when it was last here; never kept on disk. Only another that it proves replaces it.
+    pub(super) dial_key: Option<DialKey>,
 }
 
 impl Entry {

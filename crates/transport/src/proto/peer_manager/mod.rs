@@ -295,6 +295,7 @@ impl PeerManager {
                 entry.last_inbound = Some(now.wall);
             }
             entry.not_before = now.mono;
+            entry.dial_key = info.dial_key.or(entry.dial_key);
             self.remember_soon(now);
         }
     }
@@ -328,6 +329,9 @@ impl PeerManager {
         let Some((peer, _)) = self.dials.remove(&addr) else { return };
         let Some(entry) = self.book.get_mut(&peer) else { return };
         entry.failed(now.mono, &mut self.dice);
+        if closed.reason == CloseReason::WrongSuite {
+            entry.dial_key = None; // it does without the handshake that needs one
+        }
         if closed.reason == CloseReason::WrongPeer && !entry.reserved {
             entry.addrs.retain(|known| *known != addr);
         }
@@ -352,6 +356,7 @@ impl PeerManager {
     fn dial(&mut self, now: Now, peer: NodeId, at_once: bool) {
         let Some(entry) = self.book.get(&peer) else { return };
         let Some(addr) = entry.next_addr() else { return };
+        let dial_key = entry.dial_key;
         if !entry.reserved && self.conduct.banned(now.wall, &Subject::Peer(peer)).is_some() {
             return;
         }
@@ -360,7 +365,7 @@ impl PeerManager {
             return;
         }
         self.dials.insert(addr, (peer, at_once));
-        self.actions.push_back(Action::Link(Outlet::Dial { addr, expected: Some(peer) }));
+        self.actions.push_back(Action::Link(Outlet::Dial { addr, expected: Some(peer), dial_key }));
     }
 
     fn outbound(&self) -> usize {

@@ -34,3 +34,8 @@ bless:
 # A peer in another language, written from docs/protocol, against a real node.
 interop:
     .ci/interop
+
+# The fuzz targets, all or those named, for so many seconds each; then whether they find planted bugs.
+fuzz SECONDS="600" *TARGETS:
+    FUZZ_SECONDS={{SECONDS}} tests/fuzz/run {{TARGETS}}
+    tests/fuzz/find-planted

@@ -36,6 +36,11 @@ use crate::{
 
 /// Identities that attack at once. Each offers some 4 MiB: together more than ten times the budget.
 pub(crate) const ATTACKERS: usize = 96;
+/// Of those that ask much: each offers four times as much.
+const QUESTIONERS: usize = 24;
+/// What each of them asks at a time, well within its credit, and how often.
+const QUESTIONS: u64 = 6_000;
+const ROUNDS: u64 = 5;
 
 /// What is offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,8 +59,10 @@ pub(crate) enum Flood {
     Items,
     /// Node records.
     Records,
-    /// Questions whose answers are never read.
+    /// Questions whose answers are long and never read.
     Answers,
+    /// Questions whose answers are of hardly a byte, read but never given credit for.
+    Questions,
     /// Each of these, by turns.
     All,
 }
@@ -192,7 +199,6 @@ fn script(flood: Flood, number: usize, keypair: &Keypair, own: SocketAddr) -> Sc
             Script { offers: times * cost(message.len()), records: Box::new(records), reads: true }
         }
         Flood::Answers => {
-            let ask = |from| Message::new(BLOCKS, payload::to_bytes(&BlocksRequest { from, max_bytes: 1 << 20 }));
             let wishes = [1, 1].into_iter().chain(std::iter::repeat_n(u64::MAX, 2_000));
             let mut offers = 2 * victim::FIRST_BLOCK;
             let mut records = vec![Vec::new()];
@@ -207,7 +213,28 @@ fn script(flood: Flood, number: usize, keypair: &Keypair, own: SocketAddr) -> Sc
             }
             Script { offers, records: Box::new(records.into_iter()), reads: false }
         }
+        Flood::Questions => {
+            let offers = (ROUNDS * QUESTIONS) as usize * (cost(ask(u64::MAX).len()) + cost(1));
+            let records = (0..ROUNDS).flat_map(|round| {
+                let mut records = vec![Vec::new()];
+                for id in round * QUESTIONS..(round + 1) * QUESTIONS {
+                    let last = records.last_mut().expect("never empty");
+                    encode_frame(&ask(u64::MAX), Envelope::Request(id), last);
+                    if last.len() > MAX_PLAINTEXT - 64 {
+                        records.push(Vec::new());
+                    }
+                }
+                // Their credit comes back meanwhile.
+                records.push(PAUSE.to_vec());
+                records
+            });
+            Script { offers, records: Box::new(records), reads: true }
+        }
     }
+}
+
+fn ask(from: u64) -> Message {
+    Message::new(BLOCKS, payload::to_bytes(&BlocksRequest { from, max_bytes: 1 << 20 }))
 }
 
 fn now() -> UnixMillis {
@@ -242,6 +269,8 @@ pub(crate) struct Attack {
 /// Attackers that send at a time, where what they send is to be understood: long messages that arrive all at once leave each
 /// other no room to end.
 const TURNS: usize = 2;
+/// In place of a record: time to breathe.
+const PAUSE: &[u8] = &[];
 /// Without a byte written for so long an attack has come to a stand.
 const STANDSTILL: Duration = Duration::from_millis(700);
 /// Connections of which each begins a handshake that it does not end, one after the other.
@@ -252,7 +281,11 @@ const KNOCKS: usize = 14;
 impl Attack {
     /// All shake hands with the victim and wait.
     pub(crate) async fn prepare(flood: Flood, addr: SocketAddr) -> Self {
-        let all = if flood == Flood::HalfOpen { DOORSTEPS } else { ATTACKERS };
+        let all = match flood {
+            Flood::HalfOpen => DOORSTEPS,
+            Flood::Questions => QUESTIONERS,
+            _ => ATTACKERS,
+        };
         let (start, _) = watch::channel(false);
         let mut attack = Self {
             flood,
@@ -308,7 +341,7 @@ impl Attack {
 
 /// Which flood an attacker takes part in when all of them come at once.
 fn flood_of(flood: Flood, number: usize) -> Flood {
-    const ALL: [Flood; 7] = [
+    const ALL: [Flood; 8] = [
         Flood::Fragments,
         Flood::Large,
         Flood::Small,
@@ -316,6 +349,7 @@ fn flood_of(flood: Flood, number: usize) -> Flood {
         Flood::Items,
         Flood::Records,
         Flood::Answers,
+        Flood::Questions,
     ];
     if flood == Flood::All { ALL[number % ALL.len()] } else { flood }
 }
@@ -363,6 +397,10 @@ impl Attacker {
                 _ => None,
             };
             for frames in script.records {
+                if frames == PAUSE {
+                    tokio::time::sleep(STANDSTILL / 2).await;
+                    continue;
+                }
                 let record = keys.seal(&frames);
                 if writer.write_all(&record).await.is_err() {
                     break;

@@ -4,7 +4,7 @@
 //! say of it is about it alone. The attackers live here. Each story offers ten times the budget and then compares three
 //! things that know nothing of each other: the ledger, an allocator that counts, and the resident memory of the process.
 //!
-//! `cargo test -p system-tests --test bounded -- --nocapture --test-threads=1` prints the figures.
+//! `cargo test -p system-tests --test bounded -- --nocapture` prints the figures.
 
 mod attack;
 mod bound;
@@ -43,6 +43,7 @@ fn no_flood_of_ten_budgets_passes_the_bound() {
         Story::stalled(Flood::Small, CHARGING),
         Story::of(Flood::Records, CHARGING),
         Story::of(Flood::Answers, with_blocks),
+        Story::of(Flood::Questions, CHARGING),
         Story::of(Flood::HalfOpen, Plan { open_port: true, ..CHARGING }),
     ];
     tell(&stories).iter().for_each(Figures::hold);

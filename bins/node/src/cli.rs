@@ -2,6 +2,7 @@
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use core::{fmt, net::SocketAddr, time::Duration};
+use peerage_core::NodeId;
 use peerage_transport::key_file::KeyKind;
 use std::path::PathBuf;
 
@@ -39,6 +40,8 @@ pub enum ClientCommand {
     Status(QueryArgs),
     /// With whom a running node is connected.
     Peers(QueryArgs),
+    /// What happened between a running node and a peer, and why.
+    Why(WhyArgs),
     /// Sign a transaction and give it to a running node.
     #[command(subcommand)]
     Tx(TxCommand),
@@ -122,6 +125,17 @@ impl From<SettingArgs> for Layer {
             log: LogLayer { filter: args.log_filter, format: args.log_format },
         }
     }
+}
+
+/// Arguments of `why`.
+#[derive(Debug, Args)]
+pub struct WhyArgs {
+    /// The peer: its node id, 64 hexadecimal digits.
+    #[arg(value_name = "NODEID")]
+    pub peer: NodeId,
+    /// Where the node is, and how to print.
+    #[command(flatten)]
+    pub query: QueryArgs,
 }
 
 /// Arguments of `devnet`.

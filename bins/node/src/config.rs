@@ -353,7 +353,10 @@ impl NodeConfig {
         }
         // Blanks in front of a directive shift what `tracing-subscriber` reads of it, and beside other letters it panics.
         if !config.log.filter.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return invalid("log.filter", "directives are written in ASCII and without blanks: `info,peerage_gossip=debug`");
+            return invalid(
+                "log.filter",
+                "directives are written in ASCII and without blanks: `info,peerage_gossip=debug`",
+            );
         }
         if let Err(error) = tracing_subscriber::EnvFilter::builder().parse(&config.log.filter) {
             return invalid("log.filter", &error.to_string());

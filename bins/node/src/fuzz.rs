@@ -177,19 +177,25 @@ mod tests {
             .filter_map(|line| line.strip_prefix("# ").filter(|line| line.contains(" = ")))
             .flat_map(|line| [line, "\n"])
             .collect();
-        let config = format!("listen = \"127.0.0.1:1\"\nseeds = [\"{id}@[::1]:80\"]\nmax_peers = 9\n[log]\nformat = \"json\"\n");
+        let config =
+            format!("listen = \"127.0.0.1:1\"\nseeds = [\"{id}@[::1]:80\"]\nmax_peers = 9\n[log]\nformat = \"json\"\n");
         let with_environment = Input::with_chunks(&[1, 4], &[b"info,peerage_gossip=debug"]);
-        let genesis = format!("chain_id = 7\nnetwork = \"n\"\nproducers = [\"{id}\"]\ntime = 9\n[limits]\nnonce_gap = 5\n");
+        let genesis =
+            format!("chain_id = 7\nnetwork = \"n\"\nproducers = [\"{id}\"]\ntime = 9\n[limits]\nnonce_gap = 5\n");
         let lines = [
             r#"{"id":1,"method":"get","params":{"key":"61"}}"#.to_owned(),
             r#"{"id":2,"method":"watch"}"#.to_owned(),
             r#"{"id":1,"result":{"value":{"value":"62","version":1,"height":9,"proof":null}}}"#.to_owned(),
             r#"{"id":null,"error":{"code":"too_long","message":"x"}}"#.to_owned(),
             format!(r#"{{"event":"committed","height":10,"ids":["{id}"],"unix_nanos":17}}"#),
-            format!(r#"{{"id":3,"result":{{"tx_status":{{"state":"committed","height":1,"index":2,"outcome":"applied"}}}}}}"#),
+            format!(
+                r#"{{"id":3,"result":{{"tx_status":{{"state":"committed","height":1,"index":2,"outcome":"applied"}}}}}}"#
+            ),
         ];
         let peers = format!(r#"[{{"id":"{id}","addrs":["127.0.0.1:4000","[::1]:1"]}}]"#);
-        let bans = format!(r#"[{{"peer":"{id}","until_unix_ms":5,"times":1}},{{"group":"8.8.8.0/24","until_unix_ms":5,"times":2}}]"#);
+        let bans = format!(
+            r#"[{{"peer":"{id}","until_unix_ms":5,"times":1}},{{"group":"8.8.8.0/24","until_unix_ms":5,"times":2}}]"#
+        );
         let mut seeds: Vec<replay::Seed> = vec![
             ("node_config", "template", [&[0], uncommented.as_bytes()].concat()),
             ("node_config", "some", [&[0], config.as_bytes()].concat()),

@@ -88,7 +88,8 @@ struct Stage {
 impl Stage {
     fn new(cap: usize) -> Self {
         let budget = Budget::new(cap);
-        let mut config = Config::new(Arc::new(Keypair::from_seed(&[0; 32])), NETWORK, Seed::from_u64(1), budget.clone());
+        let mut config =
+            Config::new(Arc::new(Keypair::from_seed(&[0; 32])), NETWORK, Seed::from_u64(1), budget.clone());
         config.addrs = vec![addr(0)];
         config.seeds = vec![(keypair(1).node_id(), vec![addr(1)])];
         let now = Now { mono: Timestamp::ZERO, wall: WALL };

@@ -198,7 +198,9 @@ pub fn identity(data: &[u8]) {
         let honest = seal_payload(&theirs, &claim, &Default::default());
         let said = input.chunk(); // features and addresses
         let len = (96 + said.len() as u16).wrapping_add_signed(i16::from(input.byte() as i8));
-        [&len.to_be_bytes(), &honest[2..98], said, input.rest()].concat()
+        let zeros = vec![0; usize::from(input.number() % 1_100)];
+        let padding = if choice & 4 == 0 { &zeros } else { input.rest() };
+        [&len.to_be_bytes(), &honest[2..98], said, padding].concat()
     };
     if let Ok(remote) = open_payload(&payload, &claim, own) {
         assert_eq!(remote.node_id, theirs.node_id(), "nobody else signed anything");
@@ -277,7 +279,8 @@ mod tests {
         let whole = seal_payload(&keypair(1), &claim(Role::Initiator), &hello);
         let body = usize::from(u16::from_be_bytes([whole[0], whole[1]]));
         let (said, padding) = whole[98..].split_at(body - 96);
-        let by_key = Input::with_chunks(&[3], &[said]);
+        let by_key = |choice| Input::with_chunks(&[choice], &[said]);
+        let zeros = u16::try_from(padding.len()).expect("a block").to_be_bytes();
         let sample = Sample { number: 300, list: vec![1, 300], text: Some("é".into()) };
         let signed = Signed::sign(&keypair(1), NETWORK, sample);
         let key = key_file::encode(key_file::KeyKind::Producer, &keypair(1));
@@ -290,7 +293,8 @@ mod tests {
             ("transport_handshake", "old-key", vec![128, 6, 0, 100, 0, 1, 0, 255, 0, 9, 0, 255]),
             ("transport_handshake", "one-bit-of-ik", vec![65, 0, 0, 90, 1, 9, 0, 9, 1, 2, 0, 9, 5, 200]),
             ("transport_identity", "as-it-comes", [&[0], &whole[..]].concat()),
-            ("transport_identity", "by-a-key", [&by_key, &[0][..], padding].concat()),
+            ("transport_identity", "by-a-key", [&by_key(2), &[0][..], &zeros].concat()),
+            ("transport_identity", "padded-by-hand", [&by_key(6), &[0, 0, 0][..], padding].concat()),
             ("transport_signed", "as-it-comes", [&[0], &signed.encoded()[..]].concat()),
             ("transport_signed", "by-a-key", [&[1, 0, 1], &signed.encoded()[SIGNED_OVERHEAD..]].concat()),
             ("transport_key_file", "producer", key.to_vec()),

@@ -12,6 +12,7 @@ mod status;
 mod tests;
 mod tx;
 pub mod verify;
+mod why;
 
 use std::io::Write;
 
@@ -28,6 +29,7 @@ pub async fn execute(command: ClientCommand, out: &mut impl Write) -> Result<(),
         ClientCommand::Init(args) => init::execute(&args, out),
         ClientCommand::Status(args) => status::execute(&args, out).await,
         ClientCommand::Peers(args) => peers::execute(&args, out).await,
+        ClientCommand::Why(args) => why::execute(&args, out).await,
         ClientCommand::Tx(command) => tx::execute(command, out).await,
         ClientCommand::Get(args) => get::execute(&args, out).await,
         ClientCommand::Key(command) => key::execute(&command, out),

@@ -21,7 +21,7 @@ mod tests;
 pub use client::{ClientError, ControlClient, EventStream};
 pub use line::{LineError, LineReader};
 pub use protocol::{
-    AccountState, Answer, DropCause, ErrorCode, Event, Inclusion, Outcome, Peer, Question, Refusal, Request, Response,
-    Said, Status, TxState, Value,
+    AccountState, Answer, DropCause, ErrorCode, Event, Happening, Inclusion, Outcome, Peer, Question, Refusal, Request,
+    Response, Said, Status, TxState, Value,
 };
 pub use server::{BindError, ControlCall, ControlServer, MAX_REQUEST_BYTES};

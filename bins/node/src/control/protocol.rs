@@ -57,6 +57,12 @@ pub enum Request {
     Status,
     /// With whom it is connected: [`Response::Peers`].
     Peers,
+    /// What happened between the node and another: [`Response::Why`].
+    Why {
+        /// The other.
+        #[serde(with = "hex::text")]
+        peer: NodeId,
+    },
     /// Take a signed transaction: [`Response::Submitted`] once it is acknowledged.
     SubmitTx {
         /// Its canonical encoding.
@@ -95,6 +101,8 @@ pub enum Response {
     Status(Box<Status>),
     /// To [`Request::Peers`].
     Peers(Vec<Peer>),
+    /// To [`Request::Why`]: the oldest first, 64 at most; none if the two never met, or it was forgotten.
+    Why(Vec<Happening>),
     /// To [`Request::SubmitTx`].
     Submitted {
         /// The id of the transaction.
@@ -168,6 +176,21 @@ pub struct Peer {
     pub rtt_micros: Option<u64>,
     /// How long it is connected, milliseconds.
     pub connected_ms: u64,
+}
+
+/// Something that happened between the node and a peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Happening {
+    /// When, last, by the node's clock; milliseconds after 1970.
+    pub unix_millis: u64,
+    /// What, by a name that does not change.
+    pub what: String,
+    /// Why, by the name of the reason, where there is one.
+    pub reason: Option<String>,
+    /// The same in words.
+    pub words: String,
+    /// How often in a row.
+    pub times: u32,
 }
 
 /// What a key holds.

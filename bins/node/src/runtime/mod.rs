@@ -11,7 +11,7 @@ use peerage_chain::{
     },
     store::{OpenError, Store},
 };
-use peerage_core::{Budget, Now, Pool, SecretRng, Seed as DiceSeed, Stack};
+use peerage_core::{Budget, NodeId, Now, Pool, SecretRng, Seed as DiceSeed, Stack};
 use peerage_discovery::{Config as DiscoveryConfig, Discovery};
 use peerage_gossip::proto::{Config as GossipConfig, Gossip};
 use peerage_transport::{
@@ -32,7 +32,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::{
     config::NodeConfig,
-    control::{BindError, ControlCall, ControlServer, ErrorCode, Peer, Refusal, Request, Response, Status},
+    control::{BindError, ControlCall, ControlServer, ErrorCode, Happening, Peer, Refusal, Request, Response, Status},
     data_dir::DataDirLock,
     genesis::{GenesisFileError, load_genesis},
     stack::{NodeStack, Overlay, OverlayCommand, OverlayEvent},
@@ -356,6 +356,7 @@ impl Node {
             Request::TxStatus { id } => return self.ask(reply, |token| ChainCommand::Transaction { token, id }).await,
             Request::Status => self.status().await,
             Request::Peers => self.peers().await,
+            Request::Why { peer } => self.why(peer).await,
             Request::Account { pubkey } => self.account(pubkey).await,
             Request::Watch => Err(Refusal::new(ErrorCode::BadRequest, "the control server answers this itself")),
         };
@@ -418,6 +419,20 @@ impl Node {
             peers.collect()
         });
         Ok(Response::Peers(peers.await.map_err(stopping)?))
+    }
+
+    async fn why(&self, peer: NodeId) -> Result<Response, Refusal> {
+        let happenings = self.handle.inspect(move |stack| {
+            let entries = stack.recorder().flight(&peer).map(|entry| Happening {
+                unix_millis: entry.at.0,
+                what: entry.what.label().to_owned(),
+                reason: entry.what.reason().map(str::to_owned),
+                words: entry.what.to_string(),
+                times: entry.times,
+            });
+            entries.collect()
+        });
+        Ok(Response::Why(happenings.await.map_err(stopping)?))
     }
 
     async fn account(&self, account: Account) -> Result<Response, Refusal> {

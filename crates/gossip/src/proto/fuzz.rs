@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use peerage_core::{
-    Action, Budget, Charge, CloseReason, Closed, DropReason, LinkInfo, Message, NetworkEvent, NodeId, Now, Pool, Protocol,
-    RequestId, Timestamp,
+    Action, Budget, Charge, CloseReason, Closed, DropReason, LinkInfo, Message, NetworkEvent, NodeId, Now, Pool,
+    Protocol, RequestId, Timestamp,
 };
 use peerage_wire::payload;
 

@@ -2,7 +2,10 @@
 
 use peerage_core::{Action, Done, JobId, NetworkEvent, Now, Outlet, Protocol, Timestamp};
 
-use super::peer_manager::{PeerCommand, PeerEvent, PeerManager};
+use super::{
+    peer_manager::{PeerCommand, PeerEvent, PeerManager},
+    recorder::Recorder,
+};
 
 /// The smallest complete stack: a peer manager below, any protocol above.
 ///
@@ -11,6 +14,7 @@ use super::peer_manager::{PeerCommand, PeerEvent, PeerManager};
 pub struct Managed<P: Protocol> {
     peers: PeerManager,
     upper: P,
+    recorder: Recorder,
     last: Now,
 }
 
@@ -35,12 +39,17 @@ pub enum ManagedCommand<C> {
 impl<P: Protocol> Managed<P> {
     /// Puts `upper` above `peers`.
     pub fn new(peers: PeerManager, upper: P) -> Self {
-        Self { peers, upper, last: Now::default() }
+        Self { peers, upper, recorder: Recorder::default(), last: Now::default() }
     }
 
     /// The peer manager, to look at.
     pub const fn peers(&self) -> &PeerManager {
         &self.peers
+    }
+
+    /// What happened between this node and its peers.
+    pub const fn recorder(&self) -> &Recorder {
+        &self.recorder
     }
 
     /// The protocol, to look at.
@@ -57,6 +66,7 @@ impl<P: Protocol> Protocol for Managed<P> {
 
     fn handle_network(&mut self, now: Now, event: NetworkEvent) {
         self.last = now;
+        self.recorder.hears(now, &event);
         if matches!(event, NetworkEvent::LinkUp { .. } | NetworkEvent::LinkDown { .. }) {
             return self.peers.handle_network(now, event);
         }
@@ -95,6 +105,7 @@ impl<P: Protocol> Protocol for Managed<P> {
 
     fn poll_action(&mut self) -> Option<Action<Self>> {
         if let Some(action) = self.peers.poll_action() {
+            self.recorder.sees(self.last, &action);
             return Some(match action.lift(|job| match job {}, |job| match job {}) {
                 Ok(action) => action,
                 Err(event) => Action::Emit(ManagedEvent::Peers(event)),

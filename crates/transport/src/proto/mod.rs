@@ -7,4 +7,5 @@ pub mod keypair;
 pub mod managed;
 pub mod noise;
 pub mod peer_manager;
+pub mod recorder;
 pub mod signed;

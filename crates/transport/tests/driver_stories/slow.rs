@@ -119,7 +119,7 @@ async fn a_stack_that_never_consumes_a_class_starves_itself_of_that_class_alone(
         }
     });
     // What the credit of the class covers is sent, what may wait waits, and that is all, however often we try.
-    let (covered, waiting) = (window(Class::Gossip) / cost(LENGTH), OWED / LENGTH);
+    let (covered, waiting) = (window(Class::Gossip) / cost(LENGTH), OWED / cost(LENGTH));
     let mut taken = 0;
     let filling = async {
         while taken < covered + waiting {
@@ -128,7 +128,7 @@ async fn a_stack_that_never_consumes_a_class_starves_itself_of_that_class_alone(
     };
     in_time("the queue is full", filling).await;
     assert_eq!((taken, flood(&mut node, id).await), (covered + waiting, 0));
-    assert_eq!(owed(&node, id), waiting * LENGTH);
+    assert_eq!(owed(&node, id), waiting * cost(LENGTH));
     others_are_unaffected(&mut node, &mut good).await;
 
     node.order(Do::Send(vec![id], Message::new(NOTE, "small and urgent"))).await;

@@ -189,7 +189,7 @@ impl Recorder {
     /// The peer manager does something.
     pub(super) fn sees(&mut self, now: Now, action: &Action<PeerManager>) {
         match action {
-            Action::Link(Outlet::Dial { addr, expected: Some(peer) }) => {
+            Action::Link(Outlet::Dial { addr, expected: Some(peer), .. }) => {
                 self.note(now, *peer, Happening::Dialled { addr: *addr });
             }
             Action::Link(Outlet::Admit(link)) => {

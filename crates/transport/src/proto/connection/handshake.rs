@@ -41,13 +41,15 @@
 mod messages;
 mod outcome;
 
+use core::ops::ControlFlow;
+
 use peerage_core::{CloseReason, Closed, DialKey, NodeId, SecretRng, Timestamp};
 use peerage_wire::{DecodeError, Preamble, Record, RecordDecoder, RecordKind, decode_reason, put_record};
 use sha2::{Digest, Sha256};
 
 use super::ConnectionConfig;
 use crate::proto::noise::{HandshakeState, Role};
-use messages::{FirstOfIk, NO_VERSION, read_first, read_first_of_ik, read_second, read_third, write_message};
+use messages::{NO_VERSION, read_first, read_first_of_ik, read_second, read_third, write_message};
 pub(super) use outcome::{Answer, Failure, Secured};
 
 /// The beginning of the prologue; the preamble record follows, header included (parameters, 1.1).
@@ -99,11 +101,8 @@ enum Step {
     Third { noise: HandshakeState, version: u8 },
 }
 
-/// Where a record has led.
-enum Next {
-    Step(Step),
-    Keys(Secured),
-}
+/// Where a record has led: to another step, or to keys.
+type Next = ControlFlow<Secured, Step>;
 
 impl Handshake {
     /// Begins as the initiator: preamble and message 1 are appended to `out`, of IK if the responder's static key is known.
@@ -164,8 +163,8 @@ impl Handshake {
                 return Err(Failure::silent(Closed::by_them(reason)));
             }
             match step.read(config, rng, record, out)? {
-                Next::Step(step) => self.step = Some(step),
-                Next::Keys(secured) => return Ok(Some(secured)),
+                ControlFlow::Continue(step) => self.step = Some(step),
+                ControlFlow::Break(secured) => return Ok(Some(secured)),
             }
         }
     }
@@ -181,35 +180,35 @@ impl Step {
     ) -> Result<Next, Failure> {
         let message = record.payload();
         match (self, record.kind) {
-            (Self::Preamble, RecordKind::Preamble) => read_preamble(config, rng, record).map(Next::Step),
+            (Self::Preamble, RecordKind::Preamble) => read_preamble(config, rng, record).map(Next::Continue),
             (Self::Preamble, _) => Err(Failure::silent(Closed::by_us(CloseReason::UnexpectedRecord))),
             (Self::First { mut noise, version }, RecordKind::Handshake) => {
                 read_first(config, &mut noise, version, message, out)?;
-                Ok(Next::Step(Self::Third { noise, version }))
+                Ok(Next::Continue(Self::Third { noise, version }))
             }
             (Self::FirstOfIk { noise, version, prologue }, RecordKind::Handshake) => {
                 match read_first_of_ik(config, noise, version, message, out)? {
-                    FirstOfIk::Answered(secured) => Ok(Next::Keys(secured)),
-                    FirstOfIk::ForAnotherKey => {
+                    Some(secured) => Ok(Next::Break(secured)),
+                    None => {
                         let start = out.len();
                         put_record(out, config.magic, RecordKind::Retry, |_| {});
                         let prologue = after_retry(&prologue, record.raw, &out[start..]);
-                        Ok(Next::Step(Self::First { noise: xx(Role::Responder, config, &prologue, rng), version }))
+                        Ok(Next::Continue(Self::First { noise: xx(Role::Responder, config, &prologue, rng), version }))
                     }
                 }
             }
             (Self::Second { noise, expected }, RecordKind::Handshake) => {
-                read_second(config, Pattern::Xx, noise, expected, message, out).map(Next::Keys)
+                read_second(config, Pattern::Xx, noise, expected, message, out).map(Next::Break)
             }
             (Self::SecondOfIk { noise, expected, .. }, RecordKind::Handshake) => {
-                read_second(config, Pattern::Ik, noise, expected, message, out).map(Next::Keys)
+                read_second(config, Pattern::Ik, noise, expected, message, out).map(Next::Break)
             }
             (Self::SecondOfIk { expected, prologue, first, .. }, RecordKind::Retry) => {
                 let prologue = after_retry(&prologue, &first, record.raw);
-                Ok(Next::Step(dial_xx(config, &prologue, expected, rng, out)))
+                Ok(Next::Continue(dial_xx(config, &prologue, expected, rng, out)))
             }
             (Self::Third { noise, version }, RecordKind::Handshake) => {
-                read_third(config, noise, version, message).map(Next::Keys)
+                read_third(config, noise, version, message).map(Next::Break)
             }
             _ => Err(Failure::refuse(CloseReason::UnexpectedRecord)),
         }

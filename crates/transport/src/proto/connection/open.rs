@@ -96,9 +96,9 @@ impl Open {
         now: Timestamp,
         rng: &mut SecretRng,
     ) -> Self {
-        let refusal = RecordHeader { kind: RecordKind::Refuse, length: REASON as u32 }.encode(config.magic);
         let longest = if outbound { usize::MAX } else { MAX_HANDSHAKE };
         let spoke_last = outbound == (secured.pattern == Pattern::Xx);
+        let refusal = RecordHeader { kind: RecordKind::Refuse, length: REASON as u32 }.encode(config.magic);
         let heartbeat = Heartbeat::new(now, rng.next_u64(), config.heartbeat_interval, config.dead_after, data);
         let session = Session {
             config: Arc::clone(config),

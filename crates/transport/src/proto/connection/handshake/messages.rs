@@ -12,14 +12,6 @@ use crate::proto::noise::{
 /// What message 1 of IK names for a version: the responder is still to choose one.
 pub(super) const NO_VERSION: u8 = 0;
 
-/// What became of message 1 of IK.
-pub(super) enum FirstOfIk {
-    /// It was answered, and the keys stand.
-    Answered(Secured),
-    /// It was made for another static key than ours.
-    ForAnotherKey,
-}
-
 /// The version that a proof names.
 const fn version_of(remote: &RemoteIdentity) -> u8 {
     (remote.hello.features() >> VERSION_SHIFT) as u8
@@ -49,19 +41,20 @@ pub(super) fn read_first(
     write_message(config, noise, version, out).map_err(|_| Failure::refuse(CloseReason::BadHandshake))
 }
 
-/// Message 1 of IK at the responder; message 2 is its answer, and the last.
+/// Message 1 of IK at the responder; message 2 is its answer, and the last. `None` and no answer if it was made for another
+/// static key than ours.
 pub(super) fn read_first_of_ik(
     config: &ConnectionConfig,
     mut noise: HandshakeState,
     version: u8,
     message: &[u8],
     out: &mut Vec<u8>,
-) -> Result<FirstOfIk, Failure> {
+) -> Result<Option<Secured>, Failure> {
     let remote = match read_proof(&mut noise, message, config.keypair.node_id()) {
         Ok(remote) => remote,
         // Its first tag, that of the initiator's static key, holds under our static key and no other.
         Err(ProofError::Noise(NoiseError::Authentication)) if noise.remote_static().is_none() => {
-            return Ok(FirstOfIk::ForAnotherKey);
+            return Ok(None);
         }
         Err(error) => return Err(Failure::refuse(proof_reason(error))),
     };
@@ -70,7 +63,7 @@ pub(super) fn read_first_of_ik(
     }
     write_message(config, &mut noise, version, out).map_err(|_| Failure::refuse(CloseReason::BadHandshake))?;
     let keys = noise.split().expect("message 2 was written just now");
-    Ok(FirstOfIk::Answered(Secured::new(config, Pattern::Ik, keys, &remote)))
+    Ok(Some(Secured::new(config, Pattern::Ik, keys, &remote)))
 }
 
 /// Message 2 at the initiator. In XX message 3 is its answer; in IK it is the last, and a refusal comes under its keys.

@@ -115,7 +115,7 @@ fn longest(command: Command) -> Message {
 }
 
 /// What would be a block if its producer had signed it: transactions of many operations of the smallest kind, whose decoded
-/// form is twenty times their encoding.
+/// form is thirteen times their encoding.
 fn bomb(number: u64) -> Vec<u8> {
     let (root, signature) = (Root([7; 32]), victim::honest_tx(0).tx.signature);
     let header = Header {
@@ -127,7 +127,7 @@ fn bomb(number: u64) -> Vec<u8> {
         state_root: root,
         producer: Producer([7; 32]),
     };
-    let ops = vec![Op::Delete { key: Vec::new(), expected_version: 0 }; 1_000];
+    let ops = vec![Op::Delete { key: Vec::new(), expected_version: 0 }; 64];
     let body = TransactionBody { chain_id: 1, account: Account([7; 32]), nonce: 0, valid_until: 1, ops };
     let transaction = payload::to_bytes(&Transaction { body, signature });
     let transactions = 1_900_000 / transaction.len();

@@ -23,10 +23,10 @@ const PER_STRANGER: usize = 16 << 10;
 /// What does not depend on connections: tables of a fixed size, and what jobs and the stack work on while they work.
 const FIXED: usize = 8 << 20;
 
-/// Threads that check blocks (parameters, 2.3), and what that takes for each byte of a block: operations of the smallest kind
-/// take three bytes on the wire and 56 when they are decoded.
+/// Threads that check blocks (parameters, 2.3), and what that takes for each byte of a block: a transaction of as many
+/// of the smallest operations as there may be takes 293 bytes on the wire and 13 times as much when it is decoded.
 const COMPUTE_THREADS: usize = 2;
-const PER_BLOCK_BYTE: usize = 20;
+const PER_BLOCK_BYTE: usize = 14;
 /// What checking blocks may take while it lasts, whoever sent them.
 pub(crate) const CHECKING: usize = COMPUTE_THREADS * PER_BLOCK_BYTE * MAX_BLOCK_BYTES;
 

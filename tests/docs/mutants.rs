@@ -14,7 +14,7 @@ struct Hunk {
     new: Vec<String>,
 }
 
-/// A patch: `rule: DOCUMENT N.M`, `breaks: ..`, and what `diff -u` writes.
+/// A patch: `rule: DOCUMENT N.M`, `breaks: ..`, and what `git diff -U1` writes.
 #[derive(Debug, Default)]
 struct Patch {
     rule: String,
@@ -42,7 +42,7 @@ fn parse(text: &str) -> Result<Patch, String> {
     let (mut patch, mut file) = (Patch::default(), String::new());
     for line in text.lines() {
         match (line.split_at_checked(1), patch.hunks.last_mut()) {
-            _ if line.starts_with("--- a/") => {}
+            _ if ["--- a/", "diff --git ", "index "].iter().any(|head| line.starts_with(head)) => {}
             _ if line.starts_with("+++ b/") => file = line["+++ b/".len()..].into(),
             _ if line.starts_with("@@ ") => patch.hunks.push(Hunk { file: file.clone(), ..Hunk::default() }),
             (Some((" ", kept)), Some(hunk)) => {

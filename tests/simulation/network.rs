@@ -189,7 +189,7 @@ impl Network {
                     *self.applied[node].entry(id).or_default() += 1;
                 }
             }
-            Event::BlockRefused { height, error } => panic!("node {node} refuses block {height}: {error}"),
+            Event::CertifiedBlockInvalid { height, error } => panic!("node {node} refuses block {height}: {error}"),
             Event::ClockDiffers { apart, ahead, .. } => self.clocks_told.push((node, apart, ahead)),
             Event::StoreFailed(error) => panic!("the store of node {node} failed: {error}"),
             _ => {}

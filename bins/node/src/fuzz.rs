@@ -29,8 +29,11 @@ pub mod input;
 
 use input::Input;
 
-/// Each target with its body.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+/// A target: its name and its body.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All of this crate.
+pub const TARGETS: &[Target] = &[
     ("node_config", config),
     ("node_genesis", genesis_text),
     ("node_control", control),
@@ -188,9 +191,8 @@ mod tests {
             r#"{"id":1,"result":{"value":{"value":"62","version":1,"height":9,"proof":null}}}"#.to_owned(),
             r#"{"id":null,"error":{"code":"too_long","message":"x"}}"#.to_owned(),
             format!(r#"{{"event":"committed","height":10,"ids":["{id}"],"unix_nanos":17}}"#),
-            format!(
-                r#"{{"id":3,"result":{{"tx_status":{{"state":"committed","height":1,"index":2,"outcome":"applied"}}}}}}"#
-            ),
+            r#"{"id":3,"result":{"tx_status":{"state":"committed","height":1,"index":2,"outcome":"applied"}}}"#
+                .to_owned(),
         ];
         let peers = format!(r#"[{{"id":"{id}","addrs":["127.0.0.1:4000","[::1]:1"]}}]"#);
         let bans = format!(

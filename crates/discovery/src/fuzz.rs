@@ -28,8 +28,11 @@ pub mod input;
 
 use input::Input;
 
-/// Each target with its body.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[("discovery_record", record), ("discovery_messages", messages)];
+/// A target: its name and its body.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All of this crate.
+pub const TARGETS: &[Target] = &[("discovery_record", record), ("discovery_messages", messages)];
 
 const NETWORK: NetworkId = NetworkId::from_bytes([1; 32]);
 const WALL: UnixMillis = UnixMillis(1_000_000_000_000);

@@ -28,8 +28,11 @@ pub mod input;
 
 use input::Input;
 
-/// Each target with its body.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+/// A target: its name and its body.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All of this crate.
+pub const TARGETS: &[Target] = &[
     ("transport_handshake", handshake),
     ("transport_identity", identity),
     ("transport_connection", open_connection),

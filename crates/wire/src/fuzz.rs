@@ -21,8 +21,11 @@ pub mod input;
 
 use input::Input;
 
-/// Each target with its body.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+/// A target: its name and its body.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All of this crate.
+pub const TARGETS: &[Target] = &[
     ("wire_records", records),
     ("wire_sealed", sealed),
     ("wire_frames", frames),
@@ -295,7 +298,7 @@ mod tests {
         let bulk = Command::new(Layer::Chain, 1, Class::Bulk);
         let whole = cut(gossip, Envelope::Request(300), 200).concat();
         let pieces = cut(bulk, Envelope::Notification, 40);
-        let mixed = [&pieces[..1], &[whole.clone()], &pieces[1..]].concat();
+        let mixed = [&pieces[..1], core::slice::from_ref(&whole), &pieces[1..]].concat();
         let mixed: Vec<&[u8]> = mixed.iter().map(Vec::as_slice).collect();
         let sample = Sample::Nested(vec![
             Sample::Nothing,

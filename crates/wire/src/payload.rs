@@ -49,17 +49,18 @@ pub enum PayloadError {
 pub fn to_bytes<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
     let mut writer = Writer::new(Vec::new());
     value.serialize(&mut writer).expect("a payload type has a known length and no failing parts");
+    // As long as it is, so that who keeps it keeps no more than its length.
+    writer.sink.shrink_to_fit();
     writer.sink
 }
 
 /// The value of which `bytes` are the canonical encoding.
 ///
-/// Memory: the length is checked before anything is read, and room is reserved for no more elements than bytes are
-/// left, so that the value takes at most `bytes.len()` times its largest element. The check of the form compares
-/// while it encodes and stores nothing.
+/// Memory: the length is checked before anything is read, and a sequence of more elements than bytes are left is refused,
+/// so that the value takes at most `bytes.len()` times its largest element (twice that while a vector grows). The check of
+/// the form compares while it encodes and stores nothing.
 ///
-/// A payload type must not hold a sequence of elements that take no bytes (`Vec<()>`): a few bytes could announce so
-/// many of them that counting takes for ever.
+/// A payload type must not hold a sequence of elements that take no bytes (`Vec<()>`): its encoding is not read again.
 ///
 /// # Errors
 /// [`PayloadError`], one variant for each rule; the sender is at fault.
@@ -150,10 +151,15 @@ mod tests {
 
     #[test]
     fn a_length_that_lies_reserves_nothing() {
-        let reserved = |bytes: &[u8]| Reserved::deserialize(&mut Reader(bytes)).expect("a length").0;
-        assert_eq!(reserved(&[3, 1, 2, 3]), Some(3));
-        assert_eq!(reserved(&[4, 1, 2, 3]), None, "more elements than bytes");
-        assert_eq!(reserved(&to_bytes(&u64::MAX)), None);
+        let reserved = |bytes: &[u8]| Reserved::deserialize(&mut Reader(bytes)).map(|reserved| reserved.0);
+        assert_eq!(reserved(&[3, 1, 2, 3]), Ok(Some(3)));
+        assert_eq!(reserved(&[4, 1, 2, 3]), Err(ReadError::Malformed), "more elements than bytes");
+        assert_eq!(reserved(&to_bytes(&u64::MAX)), Err(ReadError::Malformed));
+        assert_eq!(
+            from_bytes::<Vec<()>>(&to_bytes(&vec![(); 9]), 9),
+            Err(PayloadError::Malformed),
+            "nor can they take none"
+        );
 
         let mut bytes = to_bytes(&(u64::MAX >> 1));
         bytes.push(7);

@@ -6,8 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A target's name, and its body.
-pub(crate) type Target = (&'static str, fn(&[u8]));
+use super::Target;
 
 /// A valid input that a fuzzer begins with: its target, its name, its bytes.
 pub(crate) type Seed = (&'static str, &'static str, Vec<u8>);

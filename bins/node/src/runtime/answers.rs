@@ -111,11 +111,11 @@ impl Answers {
                 tracing::info!(%id, ?cause, "transaction dropped");
                 tell(Event::Dropped { id, cause: cause.into() });
             }
-            ChainEvent::BlockRefused { height, error } => {
+            ChainEvent::CertifiedBlockInvalid { height, error } => {
                 tracing::error!(height, %error, "a block of the producer's does not count");
                 metrics::counter!("peerage_blocks_refused_total", "reason" => error.label()).increment(1);
             }
-            ChainEvent::BlockRejected { from, error } => {
+            ChainEvent::BlockRefused { from, error } => {
                 tracing::debug!(%from, %error, "block refused");
                 metrics::counter!("peerage_blocks_refused_total", "reason" => error.label()).increment(1);
             }

@@ -28,8 +28,11 @@ pub mod input;
 
 use input::Input;
 
-/// Each target with its body.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+/// A target: its name and its body.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All of this crate.
+pub const TARGETS: &[Target] = &[
     ("chain_transaction", transaction),
     ("chain_block", block),
     ("chain_genesis", genesis_file),

@@ -89,13 +89,17 @@ const BATCHES: usize = 4;
 const BATCH: usize = 200;
 
 impl Chain {
-    /// A transaction arrived.
-    pub(super) fn receive(&mut self, now: Now, bytes: Bytes, origin: Origin) {
+    /// A transaction arrived. Whether it could be valid, as far as can be told at once: of a message with one that could
+    /// not, the rest is not worth reading.
+    pub(super) fn receive(&mut self, now: Now, bytes: Bytes, origin: Origin) -> bool {
         // What it costs is at least this, and known before anything is read.
         if !self.may_owe(&origin, bytes.len()) {
-            return self.refuse(origin, Refusal::OverBudget);
+            self.refuse(origin, Refusal::OverBudget);
+            return true;
         }
-        match self.precheck(bytes) {
+        let checked = self.precheck(bytes);
+        let possible = !matches!(checked, Err(Refusal::Invalid(_)));
+        match checked {
             Ok(tx) if self.pool.contains(&tx.id) => self.already_pending(&tx, origin),
             Ok(tx) => match self.charge_candidate(now, &origin, tx.held_bytes()) {
                 Some(charge) => {
@@ -106,6 +110,7 @@ impl Chain {
             },
             Err(refusal) => self.refuse(origin, refusal),
         }
+        possible
     }
 
     /// Whether candidates of this origin may cost so many bytes more; one of any size may always be under way.

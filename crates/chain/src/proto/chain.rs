@@ -333,7 +333,9 @@ impl Chain {
             (TRANSACTIONS, _) => {
                 for bytes in unbatch(message)? {
                     // A copy, so that one that stays does not keep the memory of all.
-                    self.receive(now, Bytes::copy_from_slice(&bytes), Origin::Push(from));
+                    if !self.receive(now, Bytes::copy_from_slice(&bytes), Origin::Push(from)) {
+                        break;
+                    }
                 }
                 Ok(())
             }
@@ -407,7 +409,7 @@ impl Chain {
             ApplyOutcome::Applied(applied) => self.committed(now, &applied),
             ApplyOutcome::Known(_) | ApplyOutcome::Gap(_) => self.advance_sync(now),
             ApplyOutcome::Invalid(error) => {
-                self.emit(Event::BlockRefused { height: self.height().saturating_add(1), error });
+                self.emit(Event::CertifiedBlockInvalid { height: self.height().saturating_add(1), error });
                 // Its certificate is the producer's, whose fault this is: whoever passed it on did as it should.
                 self.disbelieve(now, from, REST);
                 self.advance_sync(now);
@@ -480,7 +482,9 @@ impl Protocol for Chain {
 
     fn handle_command(&mut self, now: Now, command: Command) {
         match command {
-            Command::Submit { token, tx } => self.receive(now, tx, Origin::Submitted(token)),
+            Command::Submit { token, tx } => {
+                self.receive(now, tx, Origin::Submitted(token));
+            }
             Command::Gossip(event) => self.handle_gossip(now, event),
             Command::Status { token } => {
                 let status = Box::new(self.status());

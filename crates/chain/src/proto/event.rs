@@ -135,14 +135,14 @@ pub enum Event {
         transactions: Vec<(TxId, Receipt)>,
     },
     /// A block under a valid certificate does not count: its producer is faulty, or this store is damaged.
-    BlockRefused {
+    CertifiedBlockInvalid {
         /// Its height.
         height: u64,
         /// Why.
         error: BlockError,
     },
     /// A peer brought a block that does not count, which it could have seen; it is reported.
-    BlockRejected {
+    BlockRefused {
         /// Who.
         from: NodeId,
         /// What is wrong.

@@ -135,7 +135,9 @@ impl Chain {
                 }
                 // They reached a block, or became impossible, while they were written: asking once more tells which.
                 for Promised { tx, tokens } in gone {
-                    tokens.into_iter().for_each(|token| self.receive(now, tx.bytes.clone(), Origin::Submitted(token)));
+                    for token in tokens {
+                        self.receive(now, tx.bytes.clone(), Origin::Submitted(token));
+                    }
                 }
             }
             Err(error) => {

@@ -172,7 +172,7 @@ impl Chain {
         }
         match result {
             Err(error) => {
-                self.emit(Event::BlockRejected { from, error });
+                self.emit(Event::BlockRefused { from, error });
                 self.verdict(item, Verdict::Reject);
             }
             Ok(None) => self.verdict(item, Verdict::Ignore),
@@ -211,7 +211,7 @@ impl Chain {
             None => {}
             Some(WrongBlock::Height) => self.distrust(now, peer, Fault::BadSyncAnswer, REST),
             Some(WrongBlock::Invalid(error)) => {
-                self.emit(Event::BlockRejected { from: peer, error });
+                self.emit(Event::BlockRefused { from: peer, error });
                 self.distrust(now, peer, Fault::InvalidBlock, REST);
             }
         }

@@ -1,9 +1,10 @@
 //! Transactions: what an account asks the chain to write.
 
 use bytes::Bytes;
+use core::fmt;
 use peerage_transport::proto::keypair::Keypair;
 use peerage_wire::payload;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 use thiserror::Error;
 
 use super::{
@@ -78,7 +79,32 @@ pub struct TransactionBody {
     /// The last height at which a block may include it.
     pub valid_until: u64,
     /// What it writes, in order, all or nothing.
+    #[serde(deserialize_with = "few")]
     pub ops: Vec<Op>,
+}
+
+/// Reads no more operations than there may be: the smallest take 3 bytes on the wire and twenty times as much in memory.
+fn few<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Op>, D::Error> {
+    struct Ops;
+    impl<'de> de::Visitor<'de> for Ops {
+        type Value = Vec<Op>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "{MAX_OPS} operations at most")
+        }
+
+        fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<Op>, A::Error> {
+            let mut ops = Vec::with_capacity(seq.size_hint().unwrap_or(0).min(MAX_OPS));
+            while let Some(op) = seq.next_element()? {
+                if ops.len() == MAX_OPS {
+                    return Err(de::Error::custom("too many operations"));
+                }
+                ops.push(op);
+            }
+            Ok(ops)
+        }
+    }
+    deserializer.deserialize_seq(Ops)
 }
 
 /// A signed transaction. Encoded as canonical postcard; two encodings of one transaction do not exist.
@@ -264,6 +290,16 @@ mod tests {
         let mut longer = whole.bytes.to_vec();
         longer.push(0);
         assert_eq!(EncodedTransaction::decode(longer.into(), MAX_TX_BYTES), Err(TransactionError::Malformed));
+    }
+
+    #[test]
+    fn what_has_too_many_operations_is_not_even_read() {
+        let mut body = tx(1, 0, vec![put("k", "", 0)]).tx.clone();
+        for ops in [MAX_OPS + 1, 80_000] {
+            body.body.ops = vec![delete("", 0); ops];
+            let bytes = Bytes::from(payload::to_bytes(&body));
+            assert_eq!(EncodedTransaction::decode(bytes, MAX_TX_BYTES), Err(TransactionError::Malformed));
+        }
     }
 
     /// The wire form, written out by hand: changing it is a decision with a new domain string.

@@ -83,11 +83,11 @@ impl BlocksRequest {
 
 /// A message of items, each below 2 MiB; at most [`MAX_BATCH_ITEMS`] of them.
 pub(crate) fn batch<'a>(command: Command, items: impl IntoIterator<Item = &'a Bytes>) -> Message {
-    let (mut lengths, mut body) = (Vec::new(), BytesMut::new());
-    for item in items {
-        lengths.push(item.len() as u32);
-        body.extend_from_slice(item);
-    }
+    let items: Vec<&Bytes> = items.into_iter().collect();
+    let lengths: Vec<u32> = items.iter().map(|item| item.len() as u32).collect();
+    // As long as it is: what is charged is its length.
+    let mut body = BytesMut::with_capacity(items.iter().map(|item| item.len()).sum());
+    items.iter().for_each(|item| body.extend_from_slice(item));
     debug_assert!(lengths.len() <= MAX_BATCH_ITEMS);
     let head = payload::to_bytes(&lengths);
     if lengths.is_empty() { Message::new(command, head) } else { Message::with_body(command, head, body.freeze()) }
@@ -97,7 +97,8 @@ pub(crate) fn batch<'a>(command: Command, items: impl IntoIterator<Item = &'a By
 pub(crate) fn unbatch(message: &Message) -> Result<Vec<Bytes>, Fault> {
     let lengths: Vec<u32> =
         payload::from_bytes(&message.head, MAX_BATCH_HEAD_BYTES).map_err(|_| Fault::UndecodablePayload)?;
-    if lengths.len() > MAX_BATCH_ITEMS || lengths.is_empty() != message.body.is_none() {
+    // No item is empty: thousands of them would cost their sender nothing.
+    if lengths.len() > MAX_BATCH_ITEMS || lengths.is_empty() != message.body.is_none() || lengths.contains(&0) {
         return Err(Fault::UndecodablePayload);
     }
     let mut rest = message.body.clone().unwrap_or_default();
@@ -120,7 +121,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_batch_comes_back_whole_or_not_at_all(
-            items in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..20),
+            items in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..40), 0..20),
             cut in 0usize..400,
         ) {
             let items: Vec<Bytes> = items.into_iter().map(Bytes::from).collect();
@@ -131,6 +132,12 @@ mod tests {
                 prop_assert_eq!(unbatch(&short), Err(Fault::UndecodablePayload));
             }
         }
+    }
+
+    #[test]
+    fn an_item_without_a_byte_is_none() {
+        let message = batch(TRANSACTIONS, &[Bytes::from_static(b"one"), Bytes::new()]);
+        assert_eq!(unbatch(&message), Err(Fault::UndecodablePayload));
     }
 
     #[test]

@@ -14,10 +14,10 @@ use std::{
 use redb::{BackendError, DatabaseError, StorageBackend, backends::FileBackend};
 
 /// Bytes that are kept together. The engine's own page, so that what it writes is rarely put together from two sources.
-const BLOCK: usize = 4096;
+const CHUNK: usize = 4096;
 
 /// A file of which every change is kept in memory and forgotten at the end. It is locked like one that is written to.
-pub(super) struct Looked {
+pub(super) struct Scratch {
     file: FileBackend,
     changes: Mutex<Changes>,
 }
@@ -26,11 +26,11 @@ struct Changes {
     len: u64,
     /// From here on the file does not count: it was cut there, or ended.
     end: u64,
-    /// By place in blocks.
-    blocks: BTreeMap<u64, Box<[u8; BLOCK]>>,
+    /// By place in chunks.
+    chunks: BTreeMap<u64, Box<[u8; CHUNK]>>,
 }
 
-impl Looked {
+impl Scratch {
     /// Looks at the file, which must exist.
     ///
     /// # Errors
@@ -40,48 +40,48 @@ impl Looked {
         let file =
             FileBackend::new(OpenOptions::new().read(true).write(true).open(path).map_err(redb::StorageError::Io)?)?;
         let len = file.len().map_err(redb::StorageError::Io)?;
-        Ok(Self { file, changes: Mutex::new(Changes { len, end: len, blocks: BTreeMap::new() }) })
+        Ok(Self { file, changes: Mutex::new(Changes { len, end: len, chunks: BTreeMap::new() }) })
     }
 
     fn changes(&self) -> MutexGuard<'_, Changes> {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The block as it is now.
-    fn block(&self, changes: &Changes, number: u64) -> io::Result<Box<[u8; BLOCK]>> {
-        if let Some(block) = changes.blocks.get(&number) {
-            return Ok(block.clone());
+    /// The chunk as it is now.
+    fn chunk(&self, changes: &Changes, number: u64) -> io::Result<Box<[u8; CHUNK]>> {
+        if let Some(chunk) = changes.chunks.get(&number) {
+            return Ok(chunk.clone());
         }
-        let mut block = Box::new([0; BLOCK]);
-        let start = number * BLOCK as u64;
-        let there = usize::try_from(changes.end.saturating_sub(start)).unwrap_or(BLOCK).min(BLOCK);
+        let mut chunk = Box::new([0; CHUNK]);
+        let start = number * CHUNK as u64;
+        let there = usize::try_from(changes.end.saturating_sub(start)).unwrap_or(CHUNK).min(CHUNK);
         if there > 0 {
-            self.file.read(start, &mut block[..there])?;
+            self.file.read(start, &mut chunk[..there])?;
         }
-        Ok(block)
+        Ok(chunk)
     }
 }
 
-impl fmt::Debug for Looked {
+impl fmt::Debug for Scratch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Looked").field("file", &self.file).finish_non_exhaustive()
+        f.debug_struct("Scratch").field("file", &self.file).finish_non_exhaustive()
     }
 }
 
-/// The blocks that `len` bytes from `offset` on touch: number, place within the block, place within the bytes, count.
+/// The chunks that `len` bytes from `offset` on touch: number, place within the chunk, place within the bytes, count.
 fn parts(offset: u64, len: usize) -> impl Iterator<Item = (u64, usize, usize, usize)> {
     let mut done = 0;
     core::iter::from_fn(move || {
         let at = offset + done as u64;
-        let within = usize::try_from(at % BLOCK as u64).unwrap_or(0);
-        let count = (BLOCK - within).min(len - done);
-        let part = (at / BLOCK as u64, within, done, count);
+        let within = usize::try_from(at % CHUNK as u64).unwrap_or(0);
+        let count = (CHUNK - within).min(len - done);
+        let part = (at / CHUNK as u64, within, done, count);
         done += count;
         (count > 0).then_some(part)
     })
 }
 
-impl StorageBackend for Looked {
+impl StorageBackend for Scratch {
     fn len(&self) -> io::Result<u64> {
         Ok(self.changes().len)
     }
@@ -92,15 +92,15 @@ impl StorageBackend for Looked {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         // Most of a file is not changed: it is read as it is, at once.
-        let last = (offset + out.len() as u64).div_ceil(BLOCK as u64);
+        let last = (offset + out.len() as u64).div_ceil(CHUNK as u64);
         if offset + out.len() as u64 <= changes.end
-            && changes.blocks.range(offset / BLOCK as u64..last).next().is_none()
+            && changes.chunks.range(offset / CHUNK as u64..last).next().is_none()
         {
             return self.file.read(offset, out);
         }
         for (number, within, at, count) in parts(offset, out.len()) {
-            let block = self.block(&changes, number)?;
-            out[at..at + count].copy_from_slice(&block[within..within + count]);
+            let chunk = self.chunk(&changes, number)?;
+            out[at..at + count].copy_from_slice(&chunk[within..within + count]);
         }
         Ok(())
     }
@@ -109,13 +109,13 @@ impl StorageBackend for Looked {
         let mut changes = self.changes();
         if len < changes.len {
             // What is cut off comes back as zeros.
-            let (number, within) = (len / BLOCK as u64, usize::try_from(len % BLOCK as u64).unwrap_or(0));
+            let (number, within) = (len / CHUNK as u64, usize::try_from(len % CHUNK as u64).unwrap_or(0));
             if within > 0 {
-                let mut block = self.block(&changes, number)?;
-                block[within..].fill(0);
-                changes.blocks.insert(number, block);
+                let mut chunk = self.chunk(&changes, number)?;
+                chunk[within..].fill(0);
+                changes.chunks.insert(number, chunk);
             }
-            changes.blocks.retain(|at, _| at * (BLOCK as u64) < len);
+            changes.chunks.retain(|at, _| at * (CHUNK as u64) < len);
         }
         changes.end = changes.end.min(len);
         changes.len = len;
@@ -129,9 +129,9 @@ impl StorageBackend for Looked {
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let mut changes = self.changes();
         for (number, within, at, count) in parts(offset, data.len()) {
-            let mut block = self.block(&changes, number)?;
-            block[within..within + count].copy_from_slice(&data[at..at + count]);
-            changes.blocks.insert(number, block);
+            let mut chunk = self.chunk(&changes, number)?;
+            chunk[within..within + count].copy_from_slice(&data[at..at + count]);
+            changes.chunks.insert(number, chunk);
         }
         Ok(())
     }
@@ -195,7 +195,7 @@ mod tests {
             let path = dir.path().join("file");
             let original: Vec<u8> = (0..len).map(|at| (at % 251) as u8 + 1).collect();
             fs::write(&path, &original).expect("written");
-            let looked = Looked::open(&path).expect("it is there");
+            let looked = Scratch::open(&path).expect("it is there");
             let mut model = original.clone();
             for change in changes {
                 match change {

@@ -23,7 +23,7 @@ use thiserror::Error;
 
 use crate::proto::{genesis::Genesis, state::EMPTY_ROOT};
 
-use look::Looked;
+use look::Scratch;
 
 pub use commit::{Applied, ApplyOutcome, Built};
 pub use jobs::{StoreDone, StoreJob};
@@ -109,7 +109,7 @@ fn expecting_damage<T, E>(work: impl FnOnce() -> Result<T, E>, damaged: E) -> Re
 
 /// The database in a file, every page compared with its checksum, to be looked at.
 fn look_at(path: &Path, cache_bytes: usize) -> Result<Database, OpenError> {
-    let looked = Looked::open(path)?;
+    let looked = Scratch::open(path)?;
     Ok(Builder::new().set_cache_size(cache_bytes).set_check_integrity_on_open(true).create_with_backend(looked)?)
 }
 

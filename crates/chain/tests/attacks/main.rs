@@ -8,7 +8,7 @@ use peerage_chain::{
     proto::{Event, HEAD, Refusal, TRANSACTIONS, TRANSACTIONS_TOPIC, id::BlockId, transaction::Op},
     store::StoreJob,
 };
-use peerage_core::{Budget, Fault, Message, NodeId, Pool, Timestamp};
+use peerage_core::{Budget, Fault, Message, NodeId, Pool, Timestamp, UnixMillis};
 use peerage_gossip::Verdict;
 
 const MIB: usize = 1 << 20;
@@ -261,7 +261,8 @@ fn whoever_passes_on_a_certified_block_that_does_not_execute_is_not_punished_for
     for lie in [certified_lie(1, genesis_id), certified_lie(1, BlockId([5; 32]))] {
         bench.block(peer(1), lie);
     }
-    let refused = bench.events.iter().filter(|event| matches!(event, Event::BlockRefused { height: 1, .. })).count();
+    let refused =
+        bench.events.iter().filter(|event| matches!(event, Event::CertifiedBlockInvalid { height: 1, .. })).count();
     assert_eq!((refused, bench.height()), (2, 0));
     assert_eq!(bench.reports, []);
 }
@@ -396,4 +397,61 @@ fn an_acknowledgement_never_names_what_was_lost_while_it_was_written() {
     bench.hold(|_| false);
     bench.run_one();
     assert_eq!(bench.answer(1), Some(Ok(put(1, 0).id)));
+}
+
+#[test]
+fn a_message_full_of_nothing_is_one_fault() {
+    let mut bench = Bench::ordinary();
+    bench.up(peer(1));
+    let heads = peerage_wire::payload::to_bytes(&vec![0_u32; 4096]);
+    bench.message(peer(1), Message::with_body(TRANSACTIONS, heads, Vec::new()));
+    assert_eq!(bench.reports, [(peer(1), Fault::UndecodablePayload)]);
+    let junk = vec![Bytes::from_static(b"junk"); 4096];
+    bench.message(peer(1), batch(TRANSACTIONS, &junk));
+    assert_eq!(bench.reports[1..], [(peer(1), Fault::InvalidTransaction)], "the rest is not worth reading");
+}
+
+/// What it said of clocks: at which height, and whether the block's time was the later one.
+fn told_of_clocks(bench: &Bench) -> Vec<(u64, bool)> {
+    let told = bench.events.iter().filter_map(|event| match event {
+        Event::ClockDiffers { height, ahead, .. } => Some((*height, *ahead)),
+        _ => None,
+    });
+    told.collect()
+}
+
+#[test]
+fn an_old_block_that_is_told_again_says_nothing_about_the_clock_of_a_node_that_catches_up() {
+    let blocks = real_blocks(5);
+    // Three years old, which anybody may keep and tell again: above what the node has, or just there.
+    for replayed in [3, 0] {
+        let mut bench = Bench::ordinary();
+        bench.up(peer(1));
+        bench.up(peer(2));
+        bench.tell(peer(2), 5);
+        bench.block(peer(1), blocks[replayed].clone());
+        assert_eq!(told_of_clocks(&bench), []);
+    }
+    // Nor does it take a peer that says how far the others are.
+    let mut bench = Bench::ordinary();
+    bench.up(peer(1));
+    bench.block(peer(1), blocks[3].clone());
+    assert_eq!(told_of_clocks(&bench), []);
+}
+
+#[test]
+fn a_word_that_blocks_lie_behind_the_clock_does_not_hush_the_one_that_they_lie_ahead() {
+    let mut bench = Bench::ordinary();
+    let blocks = real_blocks(5);
+    bench.up(peer(1));
+    bench.tell(peer(1), 1);
+    bench.block(peer(1), blocks[0].clone());
+    bench.block(peer(1), blocks[1].clone());
+    assert_eq!(told_of_clocks(&bench), [(1, false)], "once an hour");
+    // Now the node's own clock is set back by some years.
+    bench.now.wall = UnixMillis(1_700_000_000_000);
+    bench.block(peer(1), blocks[2].clone());
+    bench.block(peer(1), blocks[3].clone());
+    assert_eq!(told_of_clocks(&bench), [(1, false), (3, true)], "once an hour");
+    assert_eq!(bench.height(), 4);
 }

@@ -23,8 +23,11 @@ pub mod input;
 
 use input::Input;
 
-/// Each target with its body.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[("gossip_payload", payloads), ("gossip_messages", messages)];
+/// A target: its name and its body.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All of this crate.
+pub const TARGETS: &[Target] = &[("gossip_payload", payloads), ("gossip_messages", messages)];
 
 /// The heads of both messages: what is accepted is a topic, or a sorted set of topics, in its one encoding.
 pub fn payloads(data: &[u8]) {

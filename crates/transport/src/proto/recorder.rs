@@ -3,7 +3,7 @@
 //!
 //! It decides nothing. [`Managed`](super::managed::Managed) lets it see what the peer manager hears and what it does.
 
-use core::{fmt, net::SocketAddr};
+use core::{fmt, net::SocketAddr, time::Duration};
 use peerage_core::{
     Action, Closed, ClosedBy, Command, DropReason, Fault, LinkId, LinkInfo, NetworkEvent, NodeId, Now, Outlet,
     Timestamp, UnixMillis,
@@ -12,10 +12,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::peer_manager::{PeerEvent, PeerManager, Subject};
 
-/// Happenings kept for each peer (targets: the last 64).
+/// Happenings kept for each peer (our guess: a bad hour of one that comes and goes).
 pub const EVENTS: usize = 64;
-/// Peers that are kept; beyond that the one of which nothing was heard for longest is forgotten, those who are connected
-/// last. Our guess: a night of strangers at one a minute, and 2 MiB at most.
+/// Peers that are kept; beyond that the one of which nothing was heard for longest is forgotten: first those who were only
+/// turned away or not reached, last those who are connected. So new keys cost those who did something nothing. Our guess: a night of strangers at one a minute, and 2 MiB at most.
 pub const PEERS: usize = 512;
 
 /// One thing that happened.
@@ -59,10 +59,10 @@ pub enum Happening {
         /// Which.
         fault: Fault,
     },
-    /// It broke so many that it is banned.
+    /// It broke so many that it is banned by its identity; bans of groups of addresses are not noted here.
     Banned {
-        /// Until when.
-        until: UnixMillis,
+        /// For how long from then on.
+        for_how_long: Duration,
     },
     /// The connection ended.
     Ended {
@@ -109,10 +109,10 @@ impl fmt::Display for Happening {
             Self::Admitted { addr, outbound: false } => write!(f, "connected from {addr}"),
             Self::Refused { addr, closed } => write!(f, "met at {addr} and not kept: {}", Words(*closed)),
             Self::Dropped { command, reason } => {
-                write!(f, "a message to it was dropped ({command:?}): {} ({reason})", reason.explain())
+                write!(f, "a message to it was dropped, command {}: {} ({reason})", command.number(), reason.explain())
             }
             Self::Faulted { fault } => write!(f, "did wrong: {} ({fault})", fault.explain()),
-            Self::Banned { until } => write!(f, "banned until {} ms after 1970", until.0),
+            Self::Banned { for_how_long } => write!(f, "banned for {} minutes", for_how_long.as_secs().div_ceil(60)),
             Self::Ended { closed } => write!(f, "disconnected: {}", Words(*closed)),
         }
     }
@@ -148,7 +148,19 @@ pub struct Entry {
 struct Flight {
     entries: VecDeque<Entry>,
     heard: Timestamp,
-    connected: bool,
+    standing: Standing,
+}
+
+/// Who is forgotten last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    /// Turned away, or not reached.
+    #[default]
+    Stranger,
+    /// Was a peer, or did wrong.
+    Known,
+    /// Is a peer.
+    Connected,
 }
 
 /// What happened between this node and its peers, of a bounded number of them.
@@ -159,8 +171,8 @@ pub struct Recorder {
     links: BTreeMap<LinkId, (LinkInfo, bool)>,
     /// Whose fault was booked last: a ban that follows is for that.
     faulted: Option<NodeId>,
-    /// Who is forgotten next: not connected first, then the longest silent.
-    order: BTreeSet<(bool, Timestamp, NodeId)>,
+    /// Who is forgotten next.
+    order: BTreeSet<(Standing, Timestamp, NodeId)>,
 }
 
 impl Recorder {
@@ -192,6 +204,14 @@ impl Recorder {
             Action::Link(Outlet::Dial { addr, expected: Some(peer), .. }) => {
                 self.note(now, *peer, Happening::Dialled { addr: *addr });
             }
+            // Of two connections to one peer the old one ends before the new one counts, though it is heard later.
+            Action::Link(Outlet::Close { link, reason }) => {
+                if self.links.get(link).is_some_and(|(_, counts)| *counts)
+                    && let Some((info, _)) = self.links.remove(link)
+                {
+                    self.note(now, info.peer, Happening::Ended { closed: Closed::by_us(*reason) });
+                }
+            }
             Action::Link(Outlet::Admit(link)) => {
                 let Some((info, counts)) = self.links.get_mut(link) else { return };
                 *counts = true;
@@ -205,7 +225,7 @@ impl Recorder {
             Action::Emit(PeerEvent::Bans(bans)) => {
                 let Some(peer) = self.faulted.take() else { return };
                 if let Some(ban) = bans.iter().find(|ban| ban.subject == Subject::Peer(peer)) {
-                    self.note(now, peer, Happening::Banned { until: ban.until });
+                    self.note(now, peer, Happening::Banned { for_how_long: ban.until.since(now.wall) });
                 }
             }
             _ => {}
@@ -214,14 +234,15 @@ impl Recorder {
 
     fn note(&mut self, now: Now, peer: NodeId, what: Happening) {
         let flight = self.flights.entry(peer).or_default();
-        self.order.remove(&(flight.connected, flight.heard, peer));
-        match what {
-            Happening::Admitted { .. } => flight.connected = true,
-            Happening::Ended { .. } => flight.connected = false,
-            _ => {}
-        }
+        self.order.remove(&(flight.standing, flight.heard, peer));
+        flight.standing = match what {
+            Happening::Admitted { .. } => Standing::Connected,
+            Happening::Ended { .. } => Standing::Known,
+            Happening::Faulted { .. } | Happening::Banned { .. } => flight.standing.max(Standing::Known),
+            _ => flight.standing,
+        };
         flight.heard = now.mono;
-        self.order.insert((flight.connected, now.mono, peer));
+        self.order.insert((flight.standing, now.mono, peer));
         match flight.entries.back_mut().filter(|last| last.what == what) {
             Some(last) => (last.at, last.times) = (now.wall, last.times.saturating_add(1)),
             None => {
@@ -283,8 +304,7 @@ mod tests {
     fn a_crowd_of_strangers_is_forgotten_before_those_who_are_connected() {
         let mut recorder = Recorder::default();
         note(&mut recorder, 0, 0, Happening::Admitted { addr: addr(), outbound: true });
-        note(&mut recorder, 1, 1, Happening::Admitted { addr: addr(), outbound: false });
-        note(&mut recorder, 2, 1, Happening::Ended { closed: Closed::by_them(CloseReason::Shutdown) });
+        note(&mut recorder, 1, 1, Happening::Faulted { fault: Fault::InvalidBlock });
         for stranger in 2..2 + PEERS as u32 {
             let refused = Happening::Refused { addr: addr(), closed: Closed::by_us(CloseReason::TooManyPeers) };
             note(&mut recorder, 3, stranger, refused);
@@ -292,7 +312,30 @@ mod tests {
         assert_eq!(recorder.flights.len(), PEERS);
         assert_eq!(recorder.order.len(), PEERS);
         assert_eq!(recorder.flight(&id(0)).count(), 1, "still connected");
-        assert_eq!(recorder.flight(&id(1)).count(), 0, "long gone");
+        assert_eq!(recorder.flight(&id(1)).count(), 1, "what it did is not washed away by new keys");
+        for other in 2 + PEERS as u32..2 + 2 * PEERS as u32 {
+            note(&mut recorder, 4, other, Happening::Faulted { fault: Fault::InvalidBlock });
+        }
+        assert_eq!(recorder.flights.len(), PEERS);
+        assert_eq!([0, 1].map(|peer| recorder.flight(&id(peer)).count()), [1, 0], "others did as much since");
+    }
+
+    #[test]
+    fn of_two_connections_to_a_peer_the_old_one_ends_before_the_new_one_counts() {
+        let mut recorder = Recorder::default();
+        let now = Now { mono: Timestamp(1), wall: UnixMillis(1) };
+        let info = || LinkInfo { peer: id(1), outbound: false, remote: addr(), listen: vec![], features: 0 };
+        let closed = Closed::by_us(CloseReason::Duplicate);
+        recorder.hears(now, &NetworkEvent::LinkUp { link: LinkId(1), info: info() });
+        recorder.sees(now, &Action::Link(Outlet::Admit(LinkId(1))));
+        recorder.hears(now, &NetworkEvent::LinkUp { link: LinkId(2), info: info() });
+        recorder.sees(now, &Action::Link(Outlet::Close { link: LinkId(1), reason: CloseReason::Duplicate }));
+        recorder.sees(now, &Action::Link(Outlet::Admit(LinkId(2))));
+        recorder.hears(now, &NetworkEvent::LinkDown { link: LinkId(1), closed });
+        let admitted = Happening::Admitted { addr: addr(), outbound: false };
+        let told: Vec<_> = recorder.flight(&id(1)).map(|entry| entry.what).collect();
+        assert_eq!(told, [admitted, Happening::Ended { closed }, admitted]);
+        assert_eq!(recorder.flights[&id(1)].standing, Standing::Connected);
     }
 
     #[test]

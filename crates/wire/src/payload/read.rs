@@ -100,12 +100,19 @@ impl<'de> Reader<'de> {
         self.take(len)
     }
 
+    /// How many elements follow. Each takes a byte at least, so that a length that lies is found out before anything is
+    /// reserved or counted.
+    fn count(&mut self) -> Result<usize, ReadError> {
+        let count = self.unsigned()?;
+        if count > self.0.len() { Err(ReadError::Malformed) } else { Ok(count) }
+    }
+
     fn text(&mut self) -> Result<&'de str, ReadError> {
         core::str::from_utf8(self.run()?).map_err(|_| ReadError::Malformed)
     }
 }
 
-/// A type whose form cannot be told from the bytes has no place in a payload.
+/// A type that needs the bytes to tell its form has no place in a payload.
 macro_rules! not_self_describing {
     ($($method:ident)*) => {$(
         fn $method<V: Visitor<'de>>(self, _: V) -> Result<V::Value, ReadError> {
@@ -215,7 +222,7 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
-        let left = self.unsigned()?;
+        let left = self.count()?;
         visitor.visit_seq(Elements { reader: self, left })
     }
 
@@ -237,7 +244,7 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
-        let left = self.unsigned()?;
+        let left = self.count()?;
         visitor.visit_map(Elements { reader: self, left })
     }
 
@@ -266,13 +273,6 @@ struct Elements<'r, 'de> {
     left: usize,
 }
 
-impl Elements<'_, '_> {
-    /// A length that lies reserves nothing: an element takes a byte at least.
-    fn hint(&self) -> Option<usize> {
-        Some(self.left).filter(|left| *left <= self.reader.0.len())
-    }
-}
-
 impl<'de> de::SeqAccess<'de> for Elements<'_, 'de> {
     type Error = ReadError;
 
@@ -283,7 +283,7 @@ impl<'de> de::SeqAccess<'de> for Elements<'_, 'de> {
     }
 
     fn size_hint(&self) -> Option<usize> {
-        self.hint()
+        Some(self.left)
     }
 }
 
@@ -299,7 +299,7 @@ impl<'de> de::MapAccess<'de> for Elements<'_, 'de> {
     }
 
     fn size_hint(&self) -> Option<usize> {
-        self.hint()
+        Some(self.left)
     }
 }
 

@@ -61,8 +61,8 @@ impl CipherState {
     ///
     /// # Errors
     /// [`NoiseError::TooLong`], [`NoiseError::TooShort`] or [`NoiseError::Authentication`], all the sender's fault:
-    /// the counter stays (spec 5.1) and nothing unauthenticated can be read: the text is as it was, or wiped. [`NoiseError::NonceExhausted`] after [`MAX_NONCE`]
-    /// messages.
+    /// the counter stays (spec 5.1) and nothing unauthenticated can be read: the text is as it was, or wiped.
+    /// [`NoiseError::NonceExhausted`] after [`MAX_NONCE`] messages.
     pub fn decrypt_with_ad<'m>(&mut self, ad: &[u8], message: &'m mut [u8]) -> Result<&'m mut [u8], NoiseError> {
         if message.len() > super::MAX_MESSAGE_LEN {
             return Err(NoiseError::TooLong);

@@ -14,7 +14,7 @@ use super::{aead::TAG_LEN, cipher_state::CipherState};
 ///
 /// Its messages alternate: the initiator writes the first, the responder reads it and writes the second, and so on.
 /// The first error ends it (spec 5.3): every later call answers [`NoiseError::HandshakeFailed`], and the owner drops
-/// it, which wipes its secrets.
+/// it, which wipes its secrets (but for the cipher's key under the feature `ring`).
 pub struct HandshakeState {
     symmetric: SymmetricState,
     /// The local static key pair.

@@ -89,7 +89,9 @@ impl Conduct {
         Self { accounts: BTreeMap::new(), bans }
     }
 
-    /// Books a fault of an identity, and an eighth of it to its group; says which subjects that got banned.
+    /// Books a fault of an identity, and an eighth of it to its group; says which subjects that got banned. What a banned
+    /// identity did besides is settled by its ban: verdicts come late and in numbers, and one offence must neither count as
+    /// many nor ban the neighbours.
     pub(super) fn book(
         &mut self,
         now: Timestamp,
@@ -98,7 +100,11 @@ impl Conduct {
         group: Option<Group>,
         fault: Fault,
     ) -> Vec<Subject> {
+        if self.banned(wall, &Subject::Peer(peer)).is_some() {
+            return Vec::new();
+        }
         let cost = points(fault) * SCALE;
+        let group = group.filter(|group| self.banned(wall, &Subject::Group(*group)).is_none());
         let group = group.map(|group| (Subject::Group(group), cost / GROUP_SHARE));
         let mut banned = Vec::new();
         for (subject, cost) in core::iter::once((Subject::Peer(peer), cost)).chain(group) {
@@ -215,6 +221,16 @@ mod tests {
         }
         assert_eq!(book(&mut conduct, 0, 7, Fault::InvalidBlock), [Subject::Peer(peer(7)), Subject::Group(group())]);
         assert!(conduct.banned(WALL, &Subject::Group(group())).is_some());
+    }
+
+    #[test]
+    fn however_much_one_identity_does_it_is_banned_once_and_for_itself() {
+        let mut conduct = Conduct::default();
+        for _ in 0..4096 {
+            book(&mut conduct, 0, 1, Fault::InvalidTransaction);
+        }
+        let hours = |subject| conduct.banned(WALL, &subject).map(|until| until.since(WALL).as_secs() / 3600);
+        assert_eq!((hours(Subject::Peer(peer(1))), hours(Subject::Group(group()))), (Some(1), None));
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub(crate) fn now() -> Now {
 /// A peer connects, at an address of its own that is public.
 pub(crate) fn up(number: u8) -> NetworkEvent {
     let remote = ([203, 0, 113, number], 4_000).into();
-    let info = LinkInfo { peer: id(number), outbound: true, remote, listen: vec![], features: 0 };
+    let info = LinkInfo { peer: id(number), outbound: true, remote, listen: vec![], features: 0, dial_key: None };
     NetworkEvent::PeerUp { peer: id(number), info }
 }
 

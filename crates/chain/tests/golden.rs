@@ -197,7 +197,14 @@ fn the_messages() {
     let (budget, peer) = (Budget::default(), NodeId::from_bytes([4; 32]));
     let mut chain = Chain::new(genesis(), Config::default(), &budget).expect("no producer");
     settle(&mut chain, &mut store);
-    let info = LinkInfo { peer, outbound: true, remote: ([127, 0, 0, 1], 1).into(), listen: vec![], features: 0 };
+    let info = LinkInfo {
+        peer,
+        outbound: true,
+        remote: ([127, 0, 0, 1], 1).into(),
+        listen: vec![],
+        features: 0,
+        dial_key: None,
+    };
     chain.handle_network(NOW, NetworkEvent::PeerUp { peer, info });
     let [head] = &settle(&mut chain, &mut store)[..] else { panic!("it tells its head") };
 

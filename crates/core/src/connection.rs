@@ -6,6 +6,11 @@ use std::sync::Arc;
 
 use crate::{Charge, Class, CloseReason, Closed, Message, NodeId, Now, RequestError, Timestamp, budget::Owed};
 
+/// The X25519 public key of a peer's process, proved by a handshake with it: who knows it may dial that process with one
+/// round trip less. It dies with the process, so it may be out of date at any time, which costs that round trip again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DialKey(pub [u8; 32]);
+
 /// Who is at the other end of an authenticated connection, and how it came to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkInfo {
@@ -19,6 +24,8 @@ pub struct LinkInfo {
     pub listen: Vec<SocketAddr>,
     /// Feature bits that both sides offered.
     pub features: u64,
+    /// The key of the peer's process, if the channel has such keys.
+    pub dial_key: Option<DialKey>,
 }
 
 /// A message on its way out, with what pays for it.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use core::{fmt, net::SocketAddr, time::Duration};
 
-use crate::connection::LinkInfo;
+use crate::connection::{DialKey, LinkInfo};
 use crate::{
     Charge, CloseReason, Closed, Command, DropReason, Fault, Job, JobId, Message, NodeId, Now, RequestError, Timestamp,
 };
@@ -274,6 +274,8 @@ pub enum Outlet {
         addr: SocketAddr,
         /// Who must answer there; anyone if `None`.
         expected: Option<NodeId>,
+        /// The key that its process had when it was last met, if it was.
+        dial_key: Option<DialKey>,
     },
     /// Let a connection count: its peer is told to all as [`NetworkEvent::PeerUp`].
     Admit(LinkId),

@@ -214,7 +214,8 @@ impl Stage {
         match op % 16 {
             0 | 1 if number > 0 && !there => {
                 let remote = if op & 16 == 0 { addr(number) } else { addr(input.byte()) };
-                let info = LinkInfo { peer, outbound: op & 32 == 0, remote, listen: vec![], features: 0 };
+                let info =
+                    LinkInfo { peer, outbound: op & 32 == 0, remote, listen: vec![], features: 0, dial_key: None };
                 self.connected.insert(peer);
                 self.network(NetworkEvent::PeerUp { peer, info });
             }

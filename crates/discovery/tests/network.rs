@@ -36,7 +36,7 @@ impl Node {
     fn want(&mut self, peer: NodeId, addrs: &[SocketAddr]) {
         let connected = self.links.values().any(|(other, _)| *other == peer);
         if !connected && self.dialling.insert(peer) {
-            let outlet = Outlet::Dial { addr: addrs[0], expected: Some(peer) };
+            let outlet = Outlet::Dial { addr: addrs[0], expected: Some(peer), dial_key: None };
             self.actions.push_back(Action::Link(outlet));
         }
     }

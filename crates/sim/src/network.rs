@@ -110,7 +110,7 @@ impl<P: Protocol> Sim<P> {
 
     pub(crate) fn outlet(&mut self, node: usize, outlet: Outlet) {
         match outlet {
-            Outlet::Dial { addr, expected } => self.dial(node, addr, expected),
+            Outlet::Dial { addr, expected, .. } => self.dial(node, addr, expected),
             // A link of which the protocol does not know yet that it is gone.
             Outlet::Admit(id) | Outlet::Close { link: id, .. }
                 if self.end_of(id).is_none_or(|end| end.node != node) => {}
@@ -171,6 +171,7 @@ impl<P: Protocol> Sim<P> {
             remote: listener.addr,
             listen: vec![listener.addr],
             features: 0,
+            dial_key: None,
         };
         let to_dialler = LinkInfo {
             peer: dialler.id,
@@ -178,6 +179,7 @@ impl<P: Protocol> Sim<P> {
             remote: SocketAddr::new(dialler.addr.ip(), port),
             listen: vec![dialler.addr],
             features: 0,
+            dial_key: None,
         };
         let ends = [End::new(a, to_listener, self.config.queue), End::new(b, to_dialler, self.config.queue)];
         self.links.insert(key, Link { ends, path: self.path(a, b), cut: None });

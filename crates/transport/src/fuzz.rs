@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use peerage_core::{
-    Budget, CloseReason, Connection, ConnectionEvent, LinkInfo, NetworkId, NodeId, Now, SecretRng, Seed,
+    Budget, CloseReason, Connection, ConnectionEvent, DialKey, LinkInfo, NetworkId, NodeId, Now, SecretRng, Seed,
 };
 use peerage_wire::{Limits, Magic};
 use serde::{Deserialize, Serialize};
@@ -53,6 +53,7 @@ pub fn open_connection(data: &[u8]) {
 
 /// One end of a handshake, with what it said of its outcome.
 struct End {
+    own_key: DialKey,
     connection: SecureConnection,
     established: Option<LinkInfo>,
     closed: Option<CloseReason>,
@@ -62,15 +63,22 @@ struct End {
 }
 
 impl End {
-    fn new(number: u8, outbound: bool) -> Self {
+    /// The dialler knows this key of whom it dials.
+    fn new(number: u8, outbound: bool, dial_key: Option<DialKey>) -> Self {
         let mut rng = SecretRng::insecure_from_seed(&Seed::from_u64(number.into()));
         let keypair = Arc::new(keypair(number));
         let limits = Arc::new(Limits::default());
         let mut config = ConnectionConfig::new(keypair, NETWORK, Magic::DEV, limits, Budget::default(), &mut rng);
         config.listen = vec![([10, 0, 0, number], 4000).into()];
         let remote = ([10, 0, 0, 9], 9).into();
-        let connection = SecureConnection::new(Arc::new(config), outbound, remote, None, Now::default(), rng);
-        Self { connection, established: None, closed: None, sent: Vec::new(), received: Vec::new() }
+        let (config, now) = (Arc::new(config), Now::default());
+        let own_key = DialKey(*config.static_key.public());
+        let connection = if outbound {
+            SecureConnection::dial(config, remote, None, dial_key, now, rng)
+        } else {
+            SecureConnection::new(config, false, remote, None, now, rng)
+        };
+        Self { own_key, connection, established: None, closed: None, sent: Vec::new(), received: Vec::new() }
     }
 
     fn transmit(&mut self) -> Vec<u8> {
@@ -94,24 +102,61 @@ impl End {
     }
 }
 
-/// Bytes of the records that a handshake consists of: preamble, and messages 1 to 3 with their headers.
+/// Bytes of the records that a handshake consists of: preamble, and messages with their headers.
 const PREAMBLE: usize = 12 + 37;
 const MESSAGE_1: usize = 12 + 32;
 const MESSAGE_2: usize = 12 + 32 + 48 + 256 + 16;
 const MESSAGE_3: usize = 12 + 48 + 256 + 16;
+const MESSAGE_1_OF_IK: usize = 12 + 32 + 48 + 256 + 16;
+const MESSAGE_2_OF_IK: usize = 12 + 32 + 256 + 16;
+const RETRY: usize = 12;
 
-/// How much of what an end said and heard is fixed by the time when it comes to stand. What follows are sealed records.
-const fn covered(outbound: bool) -> (usize, usize) {
-    let from_dialler = PREAMBLE + MESSAGE_1;
-    if outbound { (from_dialler, MESSAGE_2) } else { (MESSAGE_2, from_dialler + MESSAGE_3) }
+/// What the dialler knows of the listener's key.
+#[derive(Clone, Copy)]
+enum Known {
+    Nothing,
+    Current,
+    Old,
+}
+
+impl Known {
+    /// By the first two bits of an input.
+    const fn of(choice: u8) -> Self {
+        match choice >> 6 {
+            0 | 3 => Self::Nothing,
+            1 => Self::Current,
+            _ => Self::Old,
+        }
+    }
+
+    fn ends(self) -> (End, End) {
+        let listener = End::new(2, false, None);
+        let dial_key = match self {
+            Self::Nothing => None,
+            Self::Current => Some(listener.own_key),
+            Self::Old => Some(DialKey([9; 32])),
+        };
+        (End::new(1, true, dial_key), listener)
+    }
+
+    /// How much the dialler has said, and the listener, when this end comes to stand. What follows are sealed records.
+    const fn covered(self, outbound: bool) -> (usize, usize) {
+        let (first, second, third) = match self {
+            Self::Nothing => (PREAMBLE + MESSAGE_1, MESSAGE_2, MESSAGE_3),
+            Self::Current => (PREAMBLE + MESSAGE_1_OF_IK, MESSAGE_2_OF_IK, 0),
+            Self::Old => (PREAMBLE + MESSAGE_1_OF_IK + MESSAGE_1, RETRY + MESSAGE_2, MESSAGE_3),
+        };
+        if outbound { (first, second) } else { (first + third, second) }
+    }
 }
 
 /// Two honest ends and somebody on the path, who changes, inserts, drops and cuts bytes: whoever comes to stand has
 /// received exactly what was sent, and knows who sent it.
 pub fn handshake(data: &[u8]) {
+    let known = Known::of(data.first().copied().unwrap_or_default());
     let mut input = Input::new(data);
-    let (mut dialler, mut listener) = (End::new(1, true), End::new(2, false));
-    for turn in 0..4 {
+    let (mut dialler, mut listener) = known.ends();
+    for turn in 0..6 {
         let (from, to) = if turn % 2 == 0 { (&mut dialler, &mut listener) } else { (&mut listener, &mut dialler) };
         let mut bytes = from.transmit();
         for _ in 0..input.byte() % 4 {
@@ -133,7 +178,10 @@ pub fn handshake(data: &[u8]) {
         let number = if info.outbound { 2 } else { 1 };
         assert_eq!(info.peer, keypair(number).node_id());
         assert_eq!(info.listen, [([10, 0, 0, number], 4000).into()]);
-        let (said, heard) = covered(info.outbound);
+        assert_eq!(info.dial_key, Some(other.own_key));
+        let (dialled, listened) = known.covered(info.outbound);
+        let (said, heard) = if info.outbound { (dialled, listened) } else { (listened, dialled) };
+        assert!(end.sent.len() >= said && end.received.len() >= heard);
         assert_eq!(end.sent.get(..said), other.received.get(..said), "what it said");
         assert_eq!(end.received.get(..heard), other.sent.get(..heard), "what it heard");
     }
@@ -244,6 +292,9 @@ mod tests {
             ("transport_handshake", "untouched", vec![0, 255, 0, 255, 0, 255, 0, 255]),
             ("transport_handshake", "in-pieces", vec![0, 0, 0, 6, 0, 100, 0, 1]),
             ("transport_handshake", "one-bit", vec![1, 0, 0, 70, 1, 9, 0, 9, 1, 2, 0, 9, 5, 200]),
+            ("transport_handshake", "known-key", vec![64, 255, 0, 255, 0, 255, 0, 255]),
+            ("transport_handshake", "old-key", vec![128, 6, 0, 100, 0, 1, 0, 255, 0, 9, 0, 255]),
+            ("transport_handshake", "one-bit-of-ik", vec![65, 0, 0, 90, 1, 9, 0, 9, 1, 2, 0, 9, 5, 200]),
             ("transport_identity", "as-it-comes", [&[0], &whole[..]].concat()),
             ("transport_identity", "by-a-key", [&by_key(2), &[0][..], &zeros].concat()),
             ("transport_identity", "padded-by-hand", [&by_key(6), &[0, 0, 0][..], padding].concat()),
@@ -263,15 +314,17 @@ mod tests {
     /// A target that fails on everything finds nothing.
     #[test]
     fn an_untouched_handshake_comes_to_stand_within_the_bytes_it_covers() {
-        let (mut dialler, mut listener) = (End::new(1, true), End::new(2, false));
-        for _ in 0..2 {
-            let bytes = dialler.transmit();
-            listener.receive(&bytes);
-            let bytes = listener.transmit();
-            dialler.receive(&bytes);
+        for known in [Known::Nothing, Known::Current, Known::Old] {
+            let (mut dialler, mut listener) = known.ends();
+            for _ in 0..3 {
+                let bytes = dialler.transmit();
+                listener.receive(&bytes);
+                let bytes = listener.transmit();
+                dialler.receive(&bytes);
+            }
+            assert!(dialler.established.is_some() && listener.established.is_some());
+            let (dialled, listened) = known.covered(false);
+            assert!(dialler.sent.len() > dialled && listener.sent.len() > listened, "the first pings follow");
         }
-        assert!(dialler.established.is_some() && listener.established.is_some());
-        let (said, heard) = covered(false);
-        assert!(listener.sent.len() > said && dialler.sent.len() > heard, "the first pings follow");
     }
 }

@@ -1,12 +1,12 @@
-//! The independent implementation `snow` as oracle: our initiator against its responder and the other way round, over
-//! random keys, prologues, payloads, transport messages and rekeys.
+//! The independent implementation `snow` as oracle: our initiator against its responder and the other way round, in XX and
+//! in IK, over random keys, prologues, payloads, transport messages and rekeys.
 
 use peerage_transport::proto::noise::{DhKeypair, HandshakeState, Role, Split, TAG_LEN};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 use snow::resolvers::{DefaultResolver, FallbackResolver};
 
-/// In both roles, so that twice as many handshakes run.
+/// In both roles, so that twice as many handshakes run, half of them of each pattern.
 const HANDSHAKES: u64 = 1_000;
 const MAX_PAYLOAD: usize = 600;
 
@@ -24,8 +24,20 @@ fn snows_initiator_and_our_responder_understand_each_other() {
 fn converse(role: Role, seed: u64) {
     let mut rng = ChaCha20Rng::seed_from_u64(seed);
     let prologue = random(&mut rng, MAX_PAYLOAD);
-    let mut ours = HandshakeState::xx(role, &prologue, DhKeypair::generate(&mut rng), &mut rng);
-    let mut snows = snow(role.opposite(), &prologue, &mut rng);
+    let s = DhKeypair::generate(&mut rng);
+    let mut secret = [0; 32];
+    rng.fill_bytes(&mut secret);
+    let known = seed.is_multiple_of(2).then(|| match role {
+        Role::Initiator => snow_public(&secret),
+        Role::Responder => *s.public(),
+    });
+    let mut snows = snow(role.opposite(), &prologue, &secret, known.as_ref(), &mut rng);
+    let mut ours = match (known, role) {
+        (None, _) => HandshakeState::xx(role, &prologue, s, &mut rng),
+        (Some(rs), Role::Initiator) => HandshakeState::ik_initiator(&prologue, s, rs, &mut rng),
+        (Some(_), Role::Responder) => HandshakeState::ik_responder(&prologue, s, &mut rng),
+    };
+    assert_eq!(ours.handshake_hash().as_slice(), snows.get_handshake_hash(), "seed {seed}: h before message 1");
     let mut buffer = vec![0; 65_535];
 
     while !ours.is_complete() {
@@ -95,18 +107,28 @@ fn random(rng: &mut ChaCha20Rng, max: usize) -> Vec<u8> {
     bytes
 }
 
-/// Snow's side of the handshake, its dice drawn from ours.
-fn snow(role: Role, prologue: &[u8], rng: &mut ChaCha20Rng) -> snow::HandshakeState {
-    let mut secret = [0; 32];
-    rng.fill_bytes(&mut secret);
+fn snow_public(secret: &[u8; 32]) -> [u8; 32] {
+    x25519_dalek::x25519(*secret, x25519_dalek::X25519_BASEPOINT_BYTES)
+}
+
+/// Snow's side of the handshake, its dice drawn from ours; IK if the responder's static key is known.
+fn snow(
+    role: Role,
+    prologue: &[u8],
+    secret: &[u8; 32],
+    known: Option<&[u8; 32]>,
+    rng: &mut ChaCha20Rng,
+) -> snow::HandshakeState {
     let dice = Box::new(Dice(ChaCha20Rng::from_rng(rng)));
     let resolver = FallbackResolver::new(dice, Box::new(DefaultResolver));
-    let name = "Noise_XX_25519_ChaChaPoly_SHA256".parse().unwrap();
+    let pattern = if known.is_some() { "IK" } else { "XX" };
+    let name = format!("Noise_{pattern}_25519_ChaChaPoly_SHA256").parse().unwrap();
     let builder = snow::Builder::with_resolver(name, Box::new(resolver));
-    let builder = builder.prologue(prologue).unwrap().local_private_key(&secret).unwrap();
-    match role {
-        Role::Initiator => builder.build_initiator().unwrap(),
-        Role::Responder => builder.build_responder().unwrap(),
+    let builder = builder.prologue(prologue).unwrap().local_private_key(secret).unwrap();
+    match (role, known) {
+        (Role::Initiator, Some(rs)) => builder.remote_public_key(rs).unwrap().build_initiator().unwrap(),
+        (Role::Initiator, None) => builder.build_initiator().unwrap(),
+        (Role::Responder, _) => builder.build_responder().unwrap(),
     }
 }
 

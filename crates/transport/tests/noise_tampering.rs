@@ -74,6 +74,64 @@ fn each_byte_of_each_handshake_message_is_protected() {
     }
 }
 
+/// IK, with the message `number` (1 or 2) arriving as `forged`, and then the first transport message.
+fn outcome_of_ik(number: usize, forge: impl Fn(&mut Vec<u8>)) -> Result<(), NoiseError> {
+    let mut rng = ChaCha20Rng::seed_from_u64(7);
+    let (s, rs) = (DhKeypair::generate(&mut rng), DhKeypair::generate(&mut rng));
+    let mut initiator = HandshakeState::ik_initiator(b"p", s, *rs.public(), &mut rng);
+    let mut responder = HandshakeState::ik_responder(b"p", rs, &mut rng);
+    let mut message = write(&mut initiator, PAYLOADS[0]);
+    if number == 1 {
+        forge(&mut message);
+    }
+    responder.read_message(&message)?;
+    let mut message = write(&mut responder, PAYLOADS[1]);
+    if number == 2 {
+        forge(&mut message);
+    }
+    initiator.read_message(&message)?;
+    let (mut initiator, mut responder) = (initiator.split()?, responder.split()?);
+    let mut record = seal(&mut initiator.send, b"", b"first");
+    responder.receive.decrypt_with_ad(b"", &mut record).map(drop)
+}
+
+#[test]
+fn each_byte_of_each_message_of_ik_is_protected() {
+    for (number, keys) in [(1, 32 + 48), (2, 32)] {
+        let length = keys + PAYLOADS[number - 1].len() + TAG_LEN;
+        assert_eq!(outcome_of_ik(number, |message| assert_eq!(message.len(), length)), Ok(()), "unharmed");
+        for at in 0..length {
+            for mask in [0x01, 0x80, 0xff] {
+                let changed = outcome_of_ik(number, |message| message[at] ^= mask);
+                assert_eq!(changed, Err(NoiseError::Authentication), "message {number}, byte {at}, mask {mask:#x}");
+            }
+        }
+        for len in 0..length {
+            let error = outcome_of_ik(number, |message| message.truncate(len)).expect_err("something is missing");
+            assert!(matches!(error, NoiseError::TooShort | NoiseError::Authentication), "{number}/{len}: {error:?}");
+        }
+    }
+}
+
+#[test]
+fn who_knows_another_static_key_of_the_responder_is_told_apart_from_who_sends_garbage() {
+    let mut rng = ChaCha20Rng::seed_from_u64(8);
+    let mut keys = || DhKeypair::generate(&mut rng);
+    let (s, old, new) = (keys(), keys(), keys());
+    let mut rng = ChaCha20Rng::seed_from_u64(9);
+    let mut initiator = HandshakeState::ik_initiator(b"p", s.clone(), *old.public(), &mut rng);
+    let mut responder = HandshakeState::ik_responder(b"p", new.clone(), &mut rng);
+    let error = responder.read_message(&write(&mut initiator, PAYLOADS[0]));
+    assert_eq!((error, responder.remote_static()), (Err(NoiseError::Authentication), None), "not even the static key");
+
+    let mut initiator = HandshakeState::ik_initiator(b"p", s.clone(), *new.public(), &mut rng);
+    let mut responder = HandshakeState::ik_responder(b"p", new, &mut rng);
+    let mut message = write(&mut initiator, PAYLOADS[0]);
+    *message.last_mut().unwrap() ^= 1;
+    let error = responder.read_message(&message);
+    assert_eq!((error, responder.remote_static()), (Err(NoiseError::Authentication), Some(s.public())));
+}
+
 #[test]
 fn a_handshake_message_cut_short_or_drawn_out_is_refused() {
     for number in 1..=3 {
@@ -116,6 +174,10 @@ fn an_ephemeral_of_small_order_is_refused_in_both_directions() {
     };
     let one = core::array::from_fn(|i| u8::from(i == 0));
     for point in [[0; 32], one, near_p(0xec), near_p(0xed), near_p(0xee)] {
+        for number in [1, 2] {
+            let error = outcome_of_ik(number, |message| message[..32].copy_from_slice(&point));
+            assert_eq!(error, Err(NoiseError::NonContributory), "IK, message {number}: {point:?}");
+        }
         assert_eq!(outcome(1, &point), Err(NoiseError::NonContributory), "from the initiator: {point:?}");
         let Stage { mut reader, mut message, .. } = stage(2);
         message[..32].copy_from_slice(&point);

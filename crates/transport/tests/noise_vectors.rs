@@ -1,5 +1,5 @@
-//! The published vectors of `Noise_XX_25519_ChaChaPoly_SHA256`: one by cacophony, one by snow. Every ciphertext of the
-//! handshake and of the transport messages behind it must come out byte for byte, and decrypt on the other side.
+//! The published vectors of `Noise_XX_25519_ChaChaPoly_SHA256` and `Noise_IK_25519_ChaChaPoly_SHA256`: one of each by
+//! cacophony, one by snow. Every ciphertext of the handshake and of the transport messages behind it must come out byte for byte, and decrypt on the other side.
 //!
 //! They are read where they were published, in the package of the dev-dependency `snow`, and not copied here.
 
@@ -9,23 +9,28 @@ use peerage_transport::proto::noise::{CipherState, DhKeypair, HandshakeState, Ro
 use rand_core::{Infallible, TryCryptoRng, TryRng};
 use serde_json::Value;
 
-const SUITE: &str = "Noise_XX_25519_ChaChaPoly_SHA256";
+const XX: &str = "Noise_XX_25519_ChaChaPoly_SHA256";
+const IK: &str = "Noise_IK_25519_ChaChaPoly_SHA256";
 
 #[test]
-fn cacophonys_vector_comes_out_byte_for_byte() {
-    check(&vector("cacophony.txt"));
+fn cacophonys_vectors_come_out_byte_for_byte() {
+    for suite in [XX, IK] {
+        check(&vector("cacophony.txt", suite));
+    }
 }
 
 #[test]
-fn snows_vector_comes_out_byte_for_byte() {
-    check(&vector("snow.txt"));
+fn snows_vectors_come_out_byte_for_byte() {
+    for suite in [XX, IK] {
+        check(&vector("snow.txt", suite));
+    }
 }
 
 /// Plays a vector with both sides ours.
 fn check(vector: &Value) {
     let mut sides = [Role::Initiator, Role::Responder].map(|role| side(vector, role));
     let messages = vector["messages"].as_array().unwrap();
-    let (handshake, transport) = messages.split_at(3);
+    let (handshake, transport) = messages.split_at(if vector["protocol_name"] == XX { 3 } else { 2 });
     assert!(!transport.is_empty(), "a vector without transport messages would leave Split() unchecked");
 
     for (turn, message) in handshake.iter().enumerate() {
@@ -47,7 +52,7 @@ fn check(vector: &Value) {
     }
 
     for (turn, message) in transport.iter().enumerate() {
-        // Turns go on where the handshake left off: its three messages make the responder the next to write.
+        // Turns go on where the handshake left off: after three messages the responder is the next to write.
         let [writer, reader] = in_turn(&mut sides, handshake.len() + turn);
         let payload = hex(&message["payload"]);
         let mut written = seal(&mut writer.send, &payload);
@@ -57,8 +62,9 @@ fn check(vector: &Value) {
 }
 
 #[test]
-fn cacophonys_vector_states_the_handshake_hash() {
-    assert!(vector("cacophony.txt").get("handshake_hash").is_some(), "else nothing published checks our hash");
+fn cacophonys_vectors_state_the_handshake_hash() {
+    let stated = |suite| vector("cacophony.txt", suite).get("handshake_hash").is_some();
+    assert!(stated(XX) && stated(IK), "else nothing published checks our hash");
 }
 
 /// The initiator writes the even turns.
@@ -79,7 +85,15 @@ fn side(vector: &Value, role: Role) -> HandshakeState {
     let of = if role == Role::Initiator { "init" } else { "resp" };
     let field = |name: &str| hex(&vector[format!("{of}_{name}")]);
     let s = DhKeypair::generate(&mut Fixed(field("static")));
-    HandshakeState::xx(role, &field("prologue"), s, &mut Fixed(field("ephemeral")))
+    let (prologue, mut ephemeral) = (field("prologue"), Fixed(field("ephemeral")));
+    match (vector["protocol_name"] == XX, role) {
+        (true, _) => HandshakeState::xx(role, &prologue, s, &mut ephemeral),
+        (false, Role::Initiator) => {
+            let rs = field("remote_static").try_into().expect("32 bytes");
+            HandshakeState::ik_initiator(&prologue, s, rs, &mut ephemeral)
+        }
+        (false, Role::Responder) => HandshakeState::ik_responder(&prologue, s, &mut ephemeral),
+    }
 }
 
 /// Dice that fall as the vector says: exactly its 32 bytes, once.
@@ -104,13 +118,13 @@ impl TryRng for Fixed {
 
 impl TryCryptoRng for Fixed {}
 
-/// The only vector of our suite in `file`.
-fn vector(file: &str) -> Value {
+/// The only vector of this suite in `file`.
+fn vector(file: &str, suite: &str) -> Value {
     let text = std::fs::read_to_string(snow_vectors().join(file)).unwrap();
     let parsed: Value = serde_json::from_str(&text).unwrap();
-    let mut ours = parsed["vectors"].as_array().unwrap().iter().filter(|vector| vector["protocol_name"] == SUITE);
-    let vector = ours.next().expect("the file has our suite").clone();
-    assert!(ours.next().is_none(), "{file} has a second vector of our suite, which nobody checks");
+    let mut ours = parsed["vectors"].as_array().unwrap().iter().filter(|vector| vector["protocol_name"] == suite);
+    let vector = ours.next().expect("the file has the suite").clone();
+    assert!(ours.next().is_none(), "{file} has a second vector of {suite}, which nobody checks");
     vector
 }
 

@@ -72,7 +72,7 @@ pub fn records(data: &[u8]) {
             RecordKind::Refuse | RecordKind::Close => {
                 assert_eq!(decode_reason(kind, payload).is_ok(), payload.len() == 1)
             }
-            RecordKind::Handshake | RecordKind::Data => {}
+            RecordKind::Handshake | RecordKind::Data | RecordKind::Retry => {}
         }
     }
 }

@@ -50,11 +50,13 @@ pub enum RecordKind {
     Data = 4,
     /// The connection ends: one [`CloseReason`].
     Close = 5,
+    /// The responder cannot read the first message and asks for another; nothing.
+    Retry = 6,
 }
 
 impl RecordKind {
     /// All kinds.
-    pub const ALL: [Self; 5] = [Self::Preamble, Self::Handshake, Self::Refuse, Self::Data, Self::Close];
+    pub const ALL: [Self; 6] = [Self::Preamble, Self::Handshake, Self::Refuse, Self::Data, Self::Close, Self::Retry];
 
     /// The kind with this number.
     ///
@@ -67,6 +69,7 @@ impl RecordKind {
             3 => Ok(Self::Refuse),
             4 => Ok(Self::Data),
             5 => Ok(Self::Close),
+            6 => Ok(Self::Retry),
             found => Err(DecodeError::UnknownKind { found }),
         }
     }
@@ -78,6 +81,7 @@ impl RecordKind {
             Self::Handshake => MAX_HANDSHAKE,
             Self::Refuse | Self::Close => REASON,
             Self::Data => MAX_PLAINTEXT,
+            Self::Retry => 0,
         }
     }
 }

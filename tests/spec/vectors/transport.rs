@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use peerage_core::{
-    Budget, Class, CloseReason, Connection, ConnectionEvent, Message, NetworkId, NodeId, SecretRng, Seed,
+    Budget, Class, CloseReason, Connection, ConnectionEvent, DialKey, Message, NetworkId, NodeId, SecretRng, Seed,
 };
 use peerage_transport::proto::{
     connection::{
@@ -18,6 +18,8 @@ use peerage_wire::{
     limits::{PREAMBLE, RECORD_HEADER},
     payload,
 };
+
+use sha2::{Digest, Sha256};
 
 use super::signed;
 use crate::{
@@ -41,6 +43,12 @@ fn config(number: u8, name: &str) -> (Arc<ConnectionConfig>, [u8; 32]) {
         config.listen = ["192.0.2.1:30303", "[2001:db8::1]:30303"].map(|addr| addr.parse().expect("an address")).into();
     }
     (Arc::new(config), secret)
+}
+
+/// An initiator that knows this key of whom it dials.
+fn dialling(config: &Arc<ConnectionConfig>, expected: NodeId, dial_key: DialKey) -> SecureConnection {
+    let (remote, dice) = (([127, 0, 0, 1], 7000).into(), dice("initiator").0);
+    SecureConnection::dial(Arc::clone(config), remote, Some(expected), Some(dial_key), now(), dice)
 }
 
 fn connection(
@@ -87,14 +95,20 @@ fn seal(cipher: &mut CipherState, kind: RecordKind, plaintext: &[u8]) -> Vec<u8>
 }
 
 /// The proof of one side, put together from the parts that the document names.
-fn proof(vector: Vector, number: u8, role: Role, noise: &HandshakeState, hello: &Hello) -> (Vector, Vec<u8>) {
+fn proof(
+    vector: Vector,
+    which: u8,
+    number: u8,
+    role: Role,
+    noise: &HandshakeState,
+    hello: &Hello,
+) -> (Vector, Vec<u8>) {
     let (handshake_hash, static_key) = (*noise.handshake_hash(), *noise.local_static());
     let payload = seal_payload(&keypair(number), &Claim { role, handshake_hash, static_key }, hello);
     let byte = u8::from(role == Role::Responder);
     let input = signed("peerage-noise-v1", &[&[byte], &handshake_hash, &static_key]);
     assert_eq!(payload[34..98], keypair(number).sign(&input), "the signature is over these bytes");
     let body = 2 + usize::from(u16::from_be_bytes([payload[0], payload[1]]));
-    let which = if role == Role::Responder { 2 } else { 3 };
     let vector = vector
         .hex(&format!("h before message {which}"), handshake_hash)
         .hex(&format!("signed for message {which}"), &input)
@@ -139,13 +153,10 @@ fn handshake() -> [Vector; 3] {
     theirs.read_message(&message).expect("message 1");
     let vector = Vector::new("handshake").hex("record PREAMBLE", preamble).hex("record of message 1", first);
 
-    let hello = |features: u64, config: &ConnectionConfig| {
-        Hello::new(features | 1 << 56, config.listen.clone()).expect("few addresses")
-    };
     let mut flight = transmit(&mut responder);
     initiator.handle_bytes(now(), &flight);
     let [second] = &clear(&mut flight, 1)[..] else { panic!("one record") };
-    let (vector, payload) = proof(vector, 2, Role::Responder, &theirs, &hello(3, &b));
+    let (vector, payload) = proof(vector, 2, 2, Role::Responder, &theirs, &hello(1, 3, &b));
     message.clear();
     theirs.write_message(&payload, &mut message).expect("message 2");
     assert_eq!(message, second[RECORD_HEADER..]);
@@ -155,7 +166,7 @@ fn handshake() -> [Vector; 3] {
     let mut flight = transmit(&mut initiator);
     responder.handle_bytes(now(), &flight);
     let [third] = &clear(&mut flight, 1)[..] else { panic!("one record") };
-    let (vector, payload) = proof(vector, 1, Role::Initiator, &ours, &hello(6, &a));
+    let (vector, payload) = proof(vector, 3, 1, Role::Initiator, &ours, &hello(1, 6, &a));
     message.clear();
     ours.write_message(&payload, &mut message).expect("message 3");
     assert_eq!(message, third[RECORD_HEADER..]);
@@ -187,6 +198,113 @@ fn handshake() -> [Vector; 3] {
     [keys, vector, sealed]
 }
 
+/// What a node with these features says about itself.
+fn hello(version: u64, features: u64, config: &ConnectionConfig) -> Hello {
+    Hello::new(features | version << 56, config.listen.clone()).expect("few addresses")
+}
+
+/// The same two nodes, of which the first knows the key of the other's process.
+fn handshake_of_ik() -> Vector {
+    let ((a, _), (b, _)) = (config(1, "initiator static"), config(2, "responder static"));
+    let mut initiator = dialling(&a, id(2), DialKey(*b.static_key.public()));
+    let mut responder = connection(&b, false, None, "responder");
+
+    let mut flight = transmit(&mut initiator);
+    responder.handle_bytes(now(), &flight);
+    let [preamble, first] = &clear(&mut flight, 2)[..] else { panic!("two records") };
+    assert!(flight.is_empty());
+    let prologue = [b"peerage-v1".as_slice(), preamble].concat();
+    let (s, rs) = (a.static_key.clone(), *b.static_key.public());
+    let mut ours = HandshakeState::ik_initiator(&prologue, s, rs, &mut dice("initiator").0);
+    let mut theirs = HandshakeState::ik_responder(&prologue, b.static_key.clone(), &mut dice("responder").0);
+    let vector = Vector::new("handshake-ik").hex("record PREAMBLE", preamble);
+    let (vector, payload) = proof(vector, 1, 1, Role::Initiator, &ours, &hello(0, 6, &a));
+    let mut message = Vec::new();
+    ours.write_message(&payload, &mut message).expect("message 1");
+    assert_eq!(message, first[RECORD_HEADER..]);
+    theirs.read_message(&message).expect("message 1");
+    let vector = vector.hex("record of message 1", first);
+
+    let mut flight = transmit(&mut responder);
+    initiator.handle_bytes(now(), &flight);
+    let [second] = &clear(&mut flight, 1)[..] else { panic!("one record") };
+    let (vector, payload) = proof(vector, 2, 2, Role::Responder, &theirs, &hello(1, 3, &b));
+    message.clear();
+    theirs.write_message(&payload, &mut message).expect("message 2");
+    assert_eq!(message, second[RECORD_HEADER..]);
+    ours.read_message(&message).expect("message 2");
+    let vector = vector.hex("record of message 2", second).hex("h after message 2", ours.handshake_hash());
+
+    let (mut ours, mut theirs) = (ours.split().expect("complete"), theirs.split().expect("complete"));
+    let vector =
+        vector.hex("responder plaintext 0", open(&mut ours.receive, &flight)).hex("responder record 0", &flight);
+    assert_eq!(responder.poll_event().map(|_| ()), None, "nobody counts before the first record");
+    let answer = transmit(&mut initiator);
+    responder.handle_bytes(now(), &answer);
+    for (connection, peer) in [(&mut initiator, id(2)), (&mut responder, id(1))] {
+        let Some(ConnectionEvent::Established(info)) = connection.poll_event() else { panic!("not established") };
+        assert_eq!((info.peer, info.features), (peer, 0b0010));
+    }
+    vector.hex("initiator plaintext 0", open(&mut theirs.receive, &answer)).hex("initiator record 0", &answer)
+}
+
+/// The same, but the key that the first knows is that of an earlier process.
+fn handshake_after_retry() -> Vector {
+    let ((a, _), (b, _)) = (config(1, "initiator static"), config(2, "responder static"));
+    let (mut old_dice, old_secret) = dice("responder old static");
+    let old = *DhKeypair::generate(&mut old_dice).public();
+    let mut initiator = dialling(&a, id(2), DialKey(old));
+    let mut responder = connection(&b, false, None, "responder");
+    let second_secret = |name| {
+        let mut dice = dice(name).0;
+        dice.bytes32();
+        dice.bytes32()
+    };
+    let vector = Vector::new("handshake-retry")
+        .hex("responder earlier static secret", old_secret)
+        .hex("responder earlier static public", old)
+        .hex("initiator second ephemeral secret", second_secret("initiator"))
+        .hex("responder second ephemeral secret", second_secret("responder"));
+
+    let mut flight = transmit(&mut initiator);
+    responder.handle_bytes(now(), &flight);
+    let [preamble, first] = &clear(&mut flight, 2)[..] else { panic!("two records") };
+    let mut flight = transmit(&mut responder);
+    initiator.handle_bytes(now(), &flight);
+    let [retry] = &clear(&mut flight, 1)[..] else { panic!("one record") };
+    let said: [u8; 32] = Sha256::new().chain_update(first).chain_update(retry).finalize().into();
+    let prologue = [b"peerage-v1".as_slice(), preamble, &said].concat();
+    let vector = vector
+        .hex("record of message 1 of IK", first)
+        .hex("record RETRY", retry)
+        .hex("SHA-256 of both", said)
+        .hex("prologue of XX", &prologue);
+
+    let mut flight = transmit(&mut initiator);
+    responder.handle_bytes(now(), &flight);
+    let [first] = &clear(&mut flight, 1)[..] else { panic!("one record") };
+    let mut drawn = dice("initiator").0;
+    drawn.bytes32();
+    let mut ours = HandshakeState::xx(Role::Initiator, &prologue, a.static_key.clone(), &mut drawn);
+    let mut message = Vec::new();
+    ours.write_message(&[], &mut message).expect("message 1");
+    assert_eq!(message, first[RECORD_HEADER..]);
+    let vector = vector.hex("record of message 1 of XX", first).hex("h before message 2", ours.handshake_hash());
+
+    let mut flight = transmit(&mut responder);
+    initiator.handle_bytes(now(), &flight);
+    let [second] = &clear(&mut flight, 1)[..] else { panic!("one record") };
+    ours.read_message(&second[RECORD_HEADER..]).expect("message 2");
+    let vector = vector.hex("record of message 2", second).hex("h before message 3", ours.handshake_hash());
+    let flight = transmit(&mut initiator);
+    responder.handle_bytes(now(), &flight);
+    for (connection, peer) in [(&mut initiator, id(2)), (&mut responder, id(1))] {
+        let Some(ConnectionEvent::Established(info)) = connection.poll_event() else { panic!("not established") };
+        assert_eq!(info.peer, peer);
+    }
+    vector
+}
+
 fn messages() -> Vector {
     let frame = |command, head: Vec<u8>| {
         let mut out = Vec::new();
@@ -206,5 +324,5 @@ fn the_vectors_of_transport_are_what_the_code_writes() {
     let [keys, transcript, sealed] = handshake();
     let same = DhKeypair::generate(&mut dice("initiator static").0);
     assert_eq!(same.public(), config(1, "initiator static").0.static_key.public(), "a key is the first 32 bytes drawn");
-    hold("transport", &[keys, transcript, sealed, messages()]);
+    hold("transport", &[keys, transcript, sealed, handshake_of_ik(), handshake_after_retry(), messages()]);
 }

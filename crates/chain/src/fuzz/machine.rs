@@ -234,6 +234,7 @@ impl Stage {
                     remote: ([10, 0, 0, 1], 1).into(),
                     listen: vec![],
                     features: 0,
+                    dial_key: None,
                 };
                 self.connected.insert(from);
                 self.network(NetworkEvent::PeerUp { peer: from, info });

@@ -232,7 +232,7 @@ impl Bench {
 
     pub(crate) fn up(&mut self, peer: NodeId) {
         let remote = ([10, 0, 0, 1], 4000).into();
-        let info = LinkInfo { peer, outbound: false, remote, listen: vec![], features: 0 };
+        let info = LinkInfo { peer, outbound: false, remote, listen: vec![], features: 0, dial_key: None };
         self.network(NetworkEvent::PeerUp { peer, info });
     }
 

@@ -174,7 +174,7 @@ impl Stage {
             0 | 1 if !self.neighbours.contains_key(&peer) => {
                 let remote = ([10, 0, 0, 1], 1).into();
                 self.neighbours.insert(peer, BTreeSet::new());
-                let info = LinkInfo { peer, outbound: true, remote, listen: vec![], features: 0 };
+                let info = LinkInfo { peer, outbound: true, remote, listen: vec![], features: 0, dial_key: None };
                 self.network(NetworkEvent::PeerUp { peer, info });
             }
             2 if self.neighbours.remove(&peer).is_some() => {

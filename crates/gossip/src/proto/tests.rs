@@ -18,7 +18,10 @@ fn at(seconds: u64) -> Now {
 
 fn up(peer: NodeId) -> NetworkEvent {
     let remote = SocketAddr::from(([127, 0, 0, 1], 1));
-    NetworkEvent::PeerUp { peer, info: LinkInfo { peer, outbound: true, remote, listen: vec![], features: 0 } }
+    NetworkEvent::PeerUp {
+        peer,
+        info: LinkInfo { peer, outbound: true, remote, listen: vec![], features: 0, dial_key: None },
+    }
 }
 
 fn item(bytes: &'static [u8]) -> Message {

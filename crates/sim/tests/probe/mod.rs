@@ -138,7 +138,7 @@ impl Protocol for Probe {
         self.actions.push_back(match what {
             Do::Send(to, message) => Action::Send { to, message },
             Do::Request(to, id, message, timeout) => Action::Request { to, id: RequestId(id), message, timeout },
-            Do::Dial(addr, expected) => Action::Link(Outlet::Dial { addr, expected }),
+            Do::Dial(addr, expected) => Action::Link(Outlet::Dial { addr, expected, dial_key: None }),
             Do::Admit(link) => Action::Link(Outlet::Admit(link)),
             Do::Close(link, reason) => Action::Link(Outlet::Close { link, reason }),
             Do::Store(id, job) => Action::Store(JobId(id), job),

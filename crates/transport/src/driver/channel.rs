@@ -2,17 +2,27 @@
 
 use async_trait::async_trait;
 use core::net::SocketAddr;
-use peerage_core::{Closed, Connection, DropReason, Message, NodeId, Now, SecretRng};
+use peerage_core::{Closed, Connection, DialKey, DropReason, Message, NodeId, Now, SecretRng};
 use std::sync::Arc;
 
 use super::BoxedStream;
 use crate::proto::connection::{ConnectionConfig, SecureConnection};
 
+/// Whom a dialled stream should lead to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Who must answer; anyone if `None`.
+    pub expected: Option<NodeId>,
+    /// The key that its process had when it was last met, for channels that can use it.
+    pub dial_key: Option<DialKey>,
+}
+
 /// Turns a byte stream into an authenticated, message-oriented connection. Noise is one, mutual TLS will be the other.
 #[async_trait]
 pub trait SecureChannel: Send + Sync + 'static {
     /// Prepares a connection on a fresh stream, on which nothing has been sent: the stream to go on with (a security
-    /// layer below the records may wrap it) and the machine that speaks on it.
+    /// layer below the records may wrap it) and the machine that speaks on it. A stream with a target was dialled, the
+    /// others were accepted.
     ///
     /// # Errors
     /// How it ended, if a security layer failed on the stream: who ended it, and why.
@@ -20,8 +30,7 @@ pub trait SecureChannel: Send + Sync + 'static {
         &self,
         stream: BoxedStream,
         remote: SocketAddr,
-        outbound: bool,
-        expected: Option<NodeId>,
+        target: Option<Target>,
         now: Now,
     ) -> Result<(BoxedStream, Box<dyn Connection + Send>), Closed>;
 
@@ -33,7 +42,8 @@ pub trait SecureChannel: Send + Sync + 'static {
     fn allows(&self, message: &Message) -> Result<(), DropReason>;
 }
 
-/// `Noise_XX_25519_ChaChaPoly_SHA256` on the bare stream: the machine does it all.
+/// `Noise_IK_25519_ChaChaPoly_SHA256` towards processes that were met before, else `Noise_XX_25519_ChaChaPoly_SHA256`, on
+/// the bare stream: the machine does it all.
 pub struct NoiseChannel(Arc<ConnectionConfig>);
 
 impl NoiseChannel {
@@ -49,12 +59,14 @@ impl SecureChannel for NoiseChannel {
         &self,
         stream: BoxedStream,
         remote: SocketAddr,
-        outbound: bool,
-        expected: Option<NodeId>,
+        target: Option<Target>,
         now: Now,
     ) -> Result<(BoxedStream, Box<dyn Connection + Send>), Closed> {
-        let config = Arc::clone(&self.0);
-        let connection = SecureConnection::new(config, outbound, remote, expected, now, SecretRng::from_os());
+        let (config, rng) = (Arc::clone(&self.0), SecretRng::from_os());
+        let connection = match target {
+            Some(Target { expected, dial_key }) => SecureConnection::dial(config, remote, expected, dial_key, now, rng),
+            None => SecureConnection::new(config, false, remote, None, now, rng),
+        };
         Ok((stream, Box::new(connection)))
     }
 

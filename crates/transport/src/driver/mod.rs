@@ -21,7 +21,7 @@ mod link;
 mod registry;
 mod runner;
 
-pub use channel::{NoiseChannel, SecureChannel};
+pub use channel::{NoiseChannel, SecureChannel, Target};
 pub use clock::Clock;
 pub use fabric::{BoxedStream, Fabric, MemoryNetwork, TcpFabric};
 pub use handle::{Handle, Stopped};

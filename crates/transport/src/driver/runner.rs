@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use core::{net::SocketAddr, time::Duration};
 use peerage_core::{
-    Action, Budget, Charge, Class, CloseReason, Closed, Command, Connection, ConnectionCommand, ConnectionEvent, Done,
-    DropReason, Job, JobId, LinkId, LinkInfo, Message, NetworkEvent, NodeId, Outbound, Outlet, Output, Pool, Protocol,
-    RequestError, RequestId, Stack, Timers,
+    Action, Budget, Charge, Class, CloseReason, Closed, Command, Connection, ConnectionCommand, ConnectionEvent,
+    DialKey, Done, DropReason, Job, JobId, LinkId, LinkInfo, Message, NetworkEvent, NodeId, Outbound, Outlet, Output,
+    Pool, Protocol, RequestError, RequestId, Stack, Timers,
 };
 use peerage_wire::limits::MESSAGE_OVERHEAD;
 use std::{collections::BTreeMap, io, sync::Arc};
@@ -22,7 +22,7 @@ use crate::proto::{
 };
 
 use super::{
-    BoxedStream, Clock, DriverConfig, Fabric, Handle, SecureChannel,
+    BoxedStream, Clock, DriverConfig, Fabric, Handle, SecureChannel, Target,
     lanes::Lanes,
     link::{EndGuard, LinkEvent, LinkTask, count_dropped, refused},
     registry::{LinkHandle, Registry},
@@ -44,7 +44,7 @@ pub(super) enum Call<P: Protocol> {
 /// What the listening and dialling tasks tell the stack task.
 enum Opened {
     Accepted(BoxedStream, SocketAddr),
-    Dialled { addr: SocketAddr, expected: Option<NodeId>, stream: io::Result<BoxedStream> },
+    Dialled { addr: SocketAddr, target: Target, stream: io::Result<BoxedStream> },
 }
 
 /// A connection as the stack task knows it.
@@ -290,7 +290,7 @@ where
                 let data = &self.heartbeat;
                 self.registry.command_all(|| ConnectionCommand::Heartbeat(data.clone()));
             }
-            Action::Link(Outlet::Dial { addr, expected }) => self.dial(addr, expected),
+            Action::Link(Outlet::Dial { addr, expected, dial_key }) => self.dial(addr, expected, dial_key),
             Action::Link(Outlet::Admit(link)) => self.admit(link),
             Action::Link(Outlet::Close { link, reason }) => self.close(link, reason),
             // A stack without a peer manager has nobody to tell.
@@ -383,24 +383,24 @@ where
         self.next_number
     }
 
-    fn dial(&mut self, addr: SocketAddr, expected: Option<NodeId>) {
+    fn dial(&mut self, addr: SocketAddr, expected: Option<NodeId>, dial_key: Option<DialKey>) {
         let (fabric, opened) = (Arc::clone(&self.fabric), self.opened.0.clone());
         tokio::spawn(async move {
             let stream = timeout(DIAL_TIMEOUT, fabric.dial(addr)).await;
             let stream = stream.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
             // An error means that the stack is gone and wants nobody any more.
-            let _unheard = opened.send(Opened::Dialled { addr, expected, stream }).await;
+            let _unheard = opened.send(Opened::Dialled { addr, target: Target { expected, dial_key }, stream }).await;
         });
     }
 
     fn opened(&mut self, opened: Opened) {
         match opened {
             Opened::Accepted(stream, remote) => self.accepted(stream, remote),
-            Opened::Dialled { addr, expected, stream: Ok(stream) } => {
+            Opened::Dialled { addr, target, stream: Ok(stream) } => {
                 let link = LinkId(self.number());
-                self.start_link(link, stream, addr, Some(expected));
+                self.start_link(link, stream, addr, Some(target));
             }
-            Opened::Dialled { addr, expected, stream: Err(error) } => {
+            Opened::Dialled { addr, target: Target { expected, .. }, stream: Err(error) } => {
                 let closed = refused(&error);
                 count_closed(closed);
                 self.stack.push(NetworkEvent::DialFailed { addr, expected, closed });
@@ -421,10 +421,10 @@ where
         self.start_link(link, stream, remote, None);
     }
 
-    fn start_link(&mut self, link: LinkId, stream: BoxedStream, remote: SocketAddr, dialled: Option<Option<NodeId>>) {
+    fn start_link(&mut self, link: LinkId, stream: BoxedStream, remote: SocketAddr, target: Option<Target>) {
         let (sender, commands) = mpsc::unbounded_channel();
         let account = Budget::account(self.config.owed_per_peer);
-        let outbound = dialled.is_some();
+        let (outbound, dialled) = (target.is_some(), target.as_ref().map(|target| target.expected));
         let handle = LinkHandle { remote, outbound, peer: None, account, starved: Arc::default(), commands: sender };
         if !self.heartbeat.is_empty() {
             // The receiver is in our hands: this cannot fail.
@@ -436,8 +436,7 @@ where
         let (security, clock, events) = (Arc::clone(&self.security), self.clock, self.link_events.0.clone());
         tokio::spawn(async move {
             let _guard = EndGuard { link, events: events.clone() };
-            let expected = dialled.flatten();
-            let opening = security.open(stream, remote, outbound, expected, clock.now());
+            let opening = security.open(stream, remote, target, clock.now());
             let secured = timeout(OPEN_TIMEOUT, opening).await;
             let secured = secured.unwrap_or(Err(Closed::by_us(CloseReason::HandshakeTimeout)));
             let (stream, connection): (_, Box<dyn Connection + Send>) = match secured {

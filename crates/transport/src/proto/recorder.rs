@@ -202,7 +202,7 @@ impl Recorder {
     /// The peer manager does something.
     pub(super) fn sees(&mut self, now: Now, action: &Action<PeerManager>) {
         match action {
-            Action::Link(Outlet::Dial { addr, expected: Some(peer) }) => {
+            Action::Link(Outlet::Dial { addr, expected: Some(peer), .. }) => {
                 self.note(now, *peer, Happening::Dialled { addr: *addr });
             }
             // Of two connections to one peer the old one ends before the new one counts, though it is heard later.
@@ -324,7 +324,8 @@ mod tests {
     fn of_two_connections_to_a_peer_the_old_one_ends_before_the_new_one_counts() {
         let mut recorder = Recorder::default();
         let now = Now { mono: Timestamp(1), wall: UnixMillis(1) };
-        let info = || LinkInfo { peer: id(1), outbound: false, remote: addr(), listen: vec![], features: 0 };
+        let info =
+            || LinkInfo { peer: id(1), outbound: false, remote: addr(), listen: vec![], features: 0, dial_key: None };
         let closed = Closed::by_us(CloseReason::Duplicate);
         recorder.hears(now, &NetworkEvent::LinkUp { link: LinkId(1), info: info() });
         recorder.sees(now, &Action::Link(Outlet::Admit(LinkId(1))));

@@ -5,8 +5,8 @@ use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 use peerage_core::{
-    Account, Budget, Class, CloseReason, Closed, Command, Connection, ConnectionCommand, ConnectionEvent, Layer,
-    Message, NetworkId, NodeId, Now, Outbound, Pool, RequestError, SecretRng, Seed, SeededRng,
+    Account, Budget, Class, CloseReason, Closed, Command, Connection, ConnectionCommand, ConnectionEvent, DialKey,
+    Layer, Message, NetworkId, NodeId, Now, Outbound, Pool, RequestError, SecretRng, Seed, SeededRng,
 };
 use peerage_transport::proto::{
     connection::{ConnectionConfig, SecureConnection},
@@ -67,14 +67,29 @@ pub(crate) struct Pair {
 impl Pair {
     /// Two sides at the beginning of a stream.
     pub(crate) fn fresh(seed: u64, a: ConnectionConfig, b: ConnectionConfig, expected: Option<NodeId>) -> Self {
+        Self::knowing(seed, a, b, expected, None)
+    }
+
+    /// Two sides at the beginning of a stream, whose dialler knows a key of whom it dials.
+    pub(crate) fn knowing(
+        seed: u64,
+        a: ConnectionConfig,
+        b: ConnectionConfig,
+        expected: Option<NodeId>,
+        dial_key: Option<DialKey>,
+    ) -> Self {
         let seed = Seed::from_u64(seed);
         let now = Now::default();
         let side = |name: &str, outbound: bool, config: ConnectionConfig| {
             let config = Arc::new(config);
             let remote = SocketAddr::from(([127, 0, 0, 1], if outbound { 7000 } else { 50_000 }));
-            let expected = expected.filter(|_| outbound);
             let rng = SecretRng::insecure_from_seed(&seed.derive(name));
-            let connection = SecureConnection::new(Arc::clone(&config), outbound, remote, expected, now, rng);
+            let shared = Arc::clone(&config);
+            let connection = if outbound {
+                SecureConnection::dial(shared, remote, expected, dial_key, now, rng)
+            } else {
+                SecureConnection::new(shared, false, remote, None, now, rng)
+            };
             let (events, wire) = (VecDeque::new(), Vec::new());
             let (account, outbound_budget) = (Budget::account(usize::MAX), Budget::default());
             Side { connection, config, events, wire, account, outbound_budget, consumes: true, ended: false }

@@ -5,6 +5,7 @@ mod credit;
 mod handshake;
 mod harness;
 mod heartbeat;
+mod known_key;
 mod model;
 mod mux;
 mod requests;

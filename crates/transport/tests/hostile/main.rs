@@ -16,6 +16,7 @@ mod floods;
 mod fragments;
 mod hand;
 mod handshake;
+mod known_key;
 mod messages;
 mod preamble;
 mod records;

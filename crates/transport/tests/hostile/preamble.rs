@@ -58,7 +58,7 @@ async fn a_version_or_suite_that_is_not_shared_is_told_so() {
         ("versions too high", versions(2, 9), CloseReason::WrongVersion, true),
         ("versions too low", versions(0, 0), CloseReason::WrongVersion, true),
         ("suite", preamble(&Preamble { suite: 9, ..PREAMBLE_VALUE }), CloseReason::WrongSuite, true),
-        ("pattern", preamble(&Preamble { pattern: 2, ..PREAMBLE_VALUE }), CloseReason::WrongSuite, true),
+        ("pattern", preamble(&Preamble { pattern: 3, ..PREAMBLE_VALUE }), CloseReason::WrongSuite, true),
     ])
     .await;
 }

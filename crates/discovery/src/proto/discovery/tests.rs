@@ -63,7 +63,7 @@ impl Node {
     }
 
     fn up_from(&mut self, number: u8, remote: SocketAddr) {
-        let info = LinkInfo { peer: id(number), outbound: true, remote, listen: vec![], features: 0 };
+        let info = LinkInfo { peer: id(number), outbound: true, remote, listen: vec![], features: 0, dial_key: None };
         self.0.handle_network(now(0), NetworkEvent::PeerUp { peer: id(number), info });
     }
 
@@ -160,7 +160,7 @@ fn a_record_whose_address_is_not_where_its_node_came_from_opens_no_place() {
 
     let mut node = Node::new();
     let lan: SocketAddr = ([192, 168, 0, 1], 4_000).into();
-    let info = LinkInfo { peer: id(1), outbound: true, remote: lan, listen: vec![], features: 0 };
+    let info = LinkInfo { peer: id(1), outbound: true, remote: lan, listen: vec![], features: 0, dial_key: None };
     node.0.handle_network(now(0), NetworkEvent::PeerUp { peer: id(1), info });
     node.hears(0, 1, &signed(1, 1, vec![lan]));
     assert_eq!(node.0.table_len(), 0, "a private address leads others astray");

@@ -1,38 +1,79 @@
-//! From the first byte to keys: preamble, Noise XX, identity proofs, refusals. All in clear records.
+//! From the first byte to keys: preamble, Noise XX or IK, identity proofs, refusals. All in clear records.
 //!
 //! ```text
 //! initiator                                     responder
-//! PREAMBLE | HANDSHAKE 1: e             ->      magic, version, network, suite
+//! PREAMBLE | HANDSHAKE 1: e             ->      magic, version, network, pattern, suite
 //!                                       <-      HANDSHAKE 2: e, ee, s, es, proof, chosen version
 //! HANDSHAKE 3: s, se, proof | sealed..  ->
 //! ```
+//! An initiator that knows the static key of the responder's process spares the third message, and hears from the responder
+//! a round trip sooner:
+//! ```text
+//! PREAMBLE | HANDSHAKE 1: e, es, s, ss, proof  ->
+//!                                              <-      HANDSHAKE 2: e, ee, se, proof, chosen version | sealed: PING
+//! sealed: PONG, PING                           ->      only now the initiator counts
+//! ```
+//! and if that key is no longer the responder's:
+//! ```text
+//! PREAMBLE | HANDSHAKE 1: e, es, s, ss, proof  ->
+//!                                              <-      RETRY
+//! HANDSHAKE 1: e                               ->      XX from here on, over both records as well
+//! ```
+//!
+//! | state | input | output | next |
+//! |---|---|---|---|
+//! | `Preamble` | PREAMBLE of XX | | `First` |
+//! | `Preamble` | PREAMBLE of IK | | `FirstOfIk` |
+//! | `FirstOfIk` | message 1 | message 2 | keys; the caller waits for a record under them |
+//! | `FirstOfIk` | message 1 for another static key | RETRY | `First` |
+//! | `First` | message 1 | message 2 | `Third` |
+//! | `Third` | message 3 | | keys |
+//! | `SecondOfIk` | message 2 | | keys |
+//! | `SecondOfIk` | RETRY | message 1 of XX | `Second` |
+//! | `Second` | message 2 | message 3 | keys |
+//! | each | another record | REFUSE | the end |
+//! | each | REFUSE | | the end |
+//!
+//! So there is one RETRY at most, and none in XX. Both sides hash it, and the message that it answers, into the prologue
+//! of XX: whoever made one of them up, or changed it, gets no connection. A RETRY by itself proves nothing, and what was
+//! known of the responder stays known until XX has proved another key.
 
-use core::net::SocketAddr;
+mod messages;
+mod outcome;
 
-use peerage_core::{CloseReason, Closed, NodeId, SecretRng, Timestamp};
+use core::ops::ControlFlow;
+
+use peerage_core::{CloseReason, Closed, DialKey, NodeId, SecretRng, Timestamp};
 use peerage_wire::{DecodeError, Preamble, Record, RecordDecoder, RecordKind, decode_reason, put_record};
+use sha2::{Digest, Sha256};
 
 use super::ConnectionConfig;
-use crate::proto::noise::{
-    CipherState, HandshakeState, Role, Split,
-    identity::{Hello, MAX_LISTEN_ADDRESSES, ProofError, RemoteIdentity, read_first_message, read_proof, write_proof},
-};
+use crate::proto::noise::{HandshakeState, Role};
+use messages::{NO_VERSION, read_first, read_first_of_ik, read_second, read_third, write_message};
+pub(super) use outcome::{Answer, Failure, Secured};
 
 /// The beginning of the prologue; the preamble record follows, header included (parameters, 1.1).
 const PROLOGUE: &[u8] = b"peerage-v1";
 
-/// The number of the pattern XX in the preamble.
-const PATTERN_XX: u8 = 1;
-
 /// The number of the suite 25519_ChaChaPoly_SHA256 in the preamble.
 const SUITE_CHACHAPOLY: u8 = 1;
 
-/// The agreed wire version travels in the top byte of the feature bits of both proofs, encrypted and authenticated: the
+/// The agreed wire version travels in the top byte of the feature bits of the proofs, encrypted and authenticated: the
 /// record header is neither.
 const VERSION_SHIFT: u32 = 56;
 
 /// The feature bits proper.
 const FEATURES: u64 = (1 << VERSION_SHIFT) - 1;
+
+/// The handshake pattern; its number in the preamble.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Pattern {
+    /// Neither side knows a key of the other.
+    Xx = 1,
+    /// The initiator knows the responder's static key.
+    Ik = 2,
+}
 
 /// A handshake under way.
 #[derive(Debug)]
@@ -48,78 +89,38 @@ pub(super) struct Handshake {
 enum Step {
     /// The responder waits for the first record.
     Preamble,
-    /// The responder waits for message 1.
+    /// The responder waits for message 1 of XX.
     First { noise: HandshakeState, version: u8 },
-    /// The initiator waits for message 2.
+    /// The responder waits for message 1 of IK.
+    FirstOfIk { noise: HandshakeState, version: u8, prologue: Vec<u8> },
+    /// The initiator waits for message 2 of XX.
     Second { noise: HandshakeState, expected: Option<NodeId> },
+    /// The initiator waits for message 2 of IK, or for RETRY. `first` is the record of its message 1.
+    SecondOfIk { noise: HandshakeState, expected: Option<NodeId>, prologue: Vec<u8>, first: Vec<u8> },
     /// The responder waits for message 3.
     Third { noise: HandshakeState, version: u8 },
 }
 
-/// What a handshake yields.
-#[derive(Debug)]
-pub(super) struct Secured {
-    pub(super) keys: Split,
-    pub(super) peer: NodeId,
-    /// Offered by both.
-    pub(super) features: u64,
-    pub(super) listen: Vec<SocketAddr>,
-}
-
-/// Why there is no connection, and what the other side is told.
-#[derive(Debug)]
-pub(super) struct Failure {
-    pub(super) closed: Closed,
-    pub(super) answer: Answer,
-}
-
-#[derive(Debug)]
-pub(super) enum Answer {
-    /// Nothing: it ended the connection itself, or does not speak our language.
-    Silence,
-    /// A REFUSE record in clear.
-    Refuse,
-    /// A CLOSE record under this key: the other side has its keys already.
-    Close(CipherState),
-}
-
-impl Failure {
-    fn refuse(reason: CloseReason) -> Self {
-        Self { closed: Closed::by_us(reason), answer: Answer::Refuse }
-    }
-
-    fn silent(closed: Closed) -> Self {
-        Self { closed, answer: Answer::Silence }
-    }
-
-    /// For when message 3 was read: the keys stand, whatever else is wrong.
-    fn after_keys(reason: CloseReason, noise: HandshakeState) -> Self {
-        match noise.split() {
-            Ok(keys) => Self { closed: Closed::by_us(reason), answer: Answer::Close(keys.send) },
-            Err(_) => Self::refuse(reason),
-        }
-    }
-}
+/// Where a record has led: to another step, or to keys.
+type Next = ControlFlow<Secured, Step>;
 
 impl Handshake {
-    /// Begins as the initiator: preamble and message 1 are appended to `out`.
+    /// Begins as the initiator: preamble and message 1 are appended to `out`, of IK if the responder's static key is known.
     pub(super) fn dial(
         config: &ConnectionConfig,
         expected: Option<NodeId>,
+        dial_key: Option<DialKey>,
         deadline: Timestamp,
         rng: &mut SecretRng,
         out: &mut Vec<u8>,
     ) -> Self {
-        let (version_min, version_max) = config.versions;
-        let (network, pattern, suite) = (config.network, PATTERN_XX, SUITE_CHACHAPOLY);
-        let preamble = Preamble { version_min, version_max, network, pattern, suite, flags: 0 };
-        let start = out.len();
-        put_record(out, config.magic, RecordKind::Preamble, |out| out.extend_from_slice(&preamble.encode()));
-        let mut noise = xx(Role::Initiator, config, &out[start..], rng);
-        put_record(out, config.magic, RecordKind::Handshake, |out| {
-            noise.write_message(&[], out).expect("message 1 is the initiator's and holds its ephemeral key alone");
+        // A key with which no secret can be made, which no handshake ever proved, is as good as none.
+        let step = dial_key.and_then(|key| dial_ik(config, expected, key, rng, out));
+        let step = step.unwrap_or_else(|| {
+            let prologue = put_preamble(config, Pattern::Xx, out);
+            dial_xx(config, &prologue, expected, rng, out)
         });
-        Self { step: Some(Step::Second { noise, expected }), decoder: RecordDecoder::new(config.magic), deadline }
+        Self { step: Some(step), decoder: RecordDecoder::new(config.magic), deadline }
     }
 
     /// Begins as the responder.
@@ -161,56 +162,112 @@ impl Handshake {
                 let reason = decode_reason(record.kind, record.payload()).unwrap_or(CloseReason::Unknown);
                 return Err(Failure::silent(Closed::by_them(reason)));
             }
-            self.step = Some(match (step, record.kind) {
-                (Step::Preamble, RecordKind::Preamble) => read_preamble(config, rng, record)?,
-                (Step::Preamble, _) => return Err(Failure::silent(Closed::by_us(CloseReason::UnexpectedRecord))),
-                (Step::First { noise, version }, RecordKind::Handshake) => {
-                    read_first(config, noise, version, record.payload(), out)?
-                }
-                (Step::Second { noise, expected }, RecordKind::Handshake) => {
-                    return read_second(config, noise, expected, record.payload(), out).map(Some);
-                }
-                (Step::Third { noise, version }, RecordKind::Handshake) => {
-                    return read_third(config, noise, version, record.payload()).map(Some);
-                }
-                _ => return Err(Failure::refuse(CloseReason::UnexpectedRecord)),
-            });
+            match step.read(config, rng, record, out)? {
+                ControlFlow::Continue(step) => self.step = Some(step),
+                ControlFlow::Break(secured) => return Ok(Some(secured)),
+            }
         }
     }
 }
 
-/// A fresh handshake over a preamble record.
-fn xx(role: Role, config: &ConnectionConfig, preamble: &[u8], rng: &mut SecretRng) -> HandshakeState {
-    HandshakeState::xx(role, &[PROLOGUE, preamble].concat(), config.static_key.clone(), rng)
-}
-
-/// What we say about ourselves once we are authenticated.
-fn hello(config: &ConnectionConfig, version: u8) -> Hello {
-    let features = config.features & FEATURES | u64::from(version) << VERSION_SHIFT;
-    let listen = config.listen.iter().take(MAX_LISTEN_ADDRESSES).copied().collect();
-    Hello::new(features, listen).expect("cut to the number of addresses that are allowed")
-}
-
-/// The version that a proof names.
-const fn version_of(remote: &RemoteIdentity) -> u8 {
-    (remote.hello.features() >> VERSION_SHIFT) as u8
-}
-
-fn secured(config: &ConnectionConfig, keys: Split, remote: &RemoteIdentity) -> Secured {
-    let features = config.features & remote.hello.features() & FEATURES;
-    Secured { keys, peer: remote.node_id, features, listen: remote.hello.listen().to_vec() }
-}
-
-const fn proof_reason(error: ProofError) -> CloseReason {
-    match error {
-        ProofError::Noise(_)
-        | ProofError::UnexpectedPayload
-        | ProofError::Padding
-        | ProofError::Malformed
-        | ProofError::TooManyAddresses(_) => CloseReason::BadHandshake,
-        ProofError::WrongRole | ProofError::BadSignature => CloseReason::BadProof,
-        ProofError::Oneself => CloseReason::SelfConnection,
+impl Step {
+    fn read(
+        self,
+        config: &ConnectionConfig,
+        rng: &mut SecretRng,
+        record: Record<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Next, Failure> {
+        let message = record.payload();
+        match (self, record.kind) {
+            (Self::Preamble, RecordKind::Preamble) => read_preamble(config, rng, record).map(Next::Continue),
+            (Self::Preamble, _) => Err(Failure::silent(Closed::by_us(CloseReason::UnexpectedRecord))),
+            (Self::First { mut noise, version }, RecordKind::Handshake) => {
+                read_first(config, &mut noise, version, message, out)?;
+                Ok(Next::Continue(Self::Third { noise, version }))
+            }
+            (Self::FirstOfIk { noise, version, prologue }, RecordKind::Handshake) => {
+                match read_first_of_ik(config, noise, version, message, out)? {
+                    Some(secured) => Ok(Next::Break(secured)),
+                    None => {
+                        let start = out.len();
+                        put_record(out, config.magic, RecordKind::Retry, |_| {});
+                        let prologue = after_retry(&prologue, record.raw, &out[start..]);
+                        Ok(Next::Continue(Self::First { noise: xx(Role::Responder, config, &prologue, rng), version }))
+                    }
+                }
+            }
+            (Self::Second { noise, expected }, RecordKind::Handshake) => {
+                read_second(config, Pattern::Xx, noise, expected, message, out).map(Next::Break)
+            }
+            (Self::SecondOfIk { noise, expected, .. }, RecordKind::Handshake) => {
+                read_second(config, Pattern::Ik, noise, expected, message, out).map(Next::Break)
+            }
+            (Self::SecondOfIk { expected, prologue, first, .. }, RecordKind::Retry) => {
+                let prologue = after_retry(&prologue, &first, record.raw);
+                Ok(Next::Continue(dial_xx(config, &prologue, expected, rng, out)))
+            }
+            (Self::Third { noise, version }, RecordKind::Handshake) => {
+                read_third(config, noise, version, message).map(Next::Break)
+            }
+            _ => Err(Failure::refuse(CloseReason::UnexpectedRecord)),
+        }
     }
+}
+
+/// Appends the preamble; the prologue that it makes.
+fn put_preamble(config: &ConnectionConfig, pattern: Pattern, out: &mut Vec<u8>) -> Vec<u8> {
+    let (version_min, version_max) = config.versions;
+    let (network, pattern, suite) = (config.network, pattern as u8, SUITE_CHACHAPOLY);
+    let preamble = Preamble { version_min, version_max, network, pattern, suite, flags: 0 };
+    let start = out.len();
+    put_record(out, config.magic, RecordKind::Preamble, |out| out.extend_from_slice(&preamble.encode()));
+    [PROLOGUE, &out[start..]].concat()
+}
+
+/// The prologue of XX after RETRY. The two records are hashed, so that the responder need not keep them.
+fn after_retry(prologue: &[u8], first: &[u8], retry: &[u8]) -> Vec<u8> {
+    let said = Sha256::new().chain_update(first).chain_update(retry).finalize();
+    [prologue, &said].concat()
+}
+
+/// A fresh handshake, with an ephemeral key of its own.
+fn xx(role: Role, config: &ConnectionConfig, prologue: &[u8], rng: &mut SecretRng) -> HandshakeState {
+    HandshakeState::xx(role, prologue, config.static_key.clone(), rng)
+}
+
+/// Appends message 1 of XX.
+fn dial_xx(
+    config: &ConnectionConfig,
+    prologue: &[u8],
+    expected: Option<NodeId>,
+    rng: &mut SecretRng,
+    out: &mut Vec<u8>,
+) -> Step {
+    let mut noise = xx(Role::Initiator, config, prologue, rng);
+    put_record(out, config.magic, RecordKind::Handshake, |out| {
+        noise.write_message(&[], out).expect("message 1 is the initiator's and holds its ephemeral key alone");
+    });
+    Step::Second { noise, expected }
+}
+
+/// Appends the preamble and message 1 of IK, or nothing if no secret can be made with the key.
+fn dial_ik(
+    config: &ConnectionConfig,
+    expected: Option<NodeId>,
+    DialKey(key): DialKey,
+    rng: &mut SecretRng,
+    out: &mut Vec<u8>,
+) -> Option<Step> {
+    let start = out.len();
+    let prologue = put_preamble(config, Pattern::Ik, out);
+    let mut noise = HandshakeState::ik_initiator(&prologue, config.static_key.clone(), key, rng);
+    let at = out.len();
+    if write_message(config, &mut noise, NO_VERSION, out).is_err() {
+        out.truncate(start);
+        return None;
+    }
+    Some(Step::SecondOfIk { noise, expected, prologue, first: out[at..].to_vec() })
 }
 
 fn read_preamble(config: &ConnectionConfig, rng: &mut SecretRng, record: Record<'_>) -> Result<Step, Failure> {
@@ -224,72 +281,16 @@ fn read_preamble(config: &ConnectionConfig, rng: &mut SecretRng, record: Record<
     if preamble.network != config.network {
         return Err(Failure::refuse(CloseReason::WrongNetwork));
     }
-    if (preamble.pattern, preamble.suite) != (PATTERN_XX, SUITE_CHACHAPOLY) {
+    if preamble.suite != SUITE_CHACHAPOLY {
         return Err(Failure::refuse(CloseReason::WrongSuite));
     }
-    Ok(Step::First { noise: xx(Role::Responder, config, record.raw, rng), version })
-}
-
-fn read_first(
-    config: &ConnectionConfig,
-    mut noise: HandshakeState,
-    version: u8,
-    message: &[u8],
-    out: &mut Vec<u8>,
-) -> Result<Step, Failure> {
-    read_first_message(&mut noise, message).map_err(|error| Failure::refuse(proof_reason(error)))?;
-    write_message(config, &mut noise, version, out)?;
-    Ok(Step::Third { noise, version })
-}
-
-fn read_second(
-    config: &ConnectionConfig,
-    mut noise: HandshakeState,
-    expected: Option<NodeId>,
-    message: &[u8],
-    out: &mut Vec<u8>,
-) -> Result<Secured, Failure> {
-    let remote = read_proof(&mut noise, message, config.keypair.node_id())
-        .map_err(|error| Failure::refuse(proof_reason(error)))?;
-    let (min, max) = config.versions;
-    if !(min..=max).contains(&version_of(&remote)) {
-        return Err(Failure::refuse(CloseReason::WrongVersion));
+    let prologue = [PROLOGUE, record.raw].concat();
+    if preamble.pattern == Pattern::Xx as u8 {
+        Ok(Step::First { noise: xx(Role::Responder, config, &prologue, rng), version })
+    } else if preamble.pattern == Pattern::Ik as u8 {
+        let noise = HandshakeState::ik_responder(&prologue, config.static_key.clone(), rng);
+        Ok(Step::FirstOfIk { noise, version, prologue })
+    } else {
+        Err(Failure::refuse(CloseReason::WrongSuite))
     }
-    if expected.is_some_and(|expected| expected != remote.node_id) {
-        return Err(Failure::refuse(CloseReason::WrongPeer));
-    }
-    write_message(config, &mut noise, version_of(&remote), out)?;
-    let keys = noise.split().expect("message 3 was written just now");
-    Ok(secured(config, keys, &remote))
-}
-
-fn read_third(
-    config: &ConnectionConfig,
-    mut noise: HandshakeState,
-    version: u8,
-    message: &[u8],
-) -> Result<Secured, Failure> {
-    let remote = match read_proof(&mut noise, message, config.keypair.node_id()) {
-        Ok(remote) => remote,
-        Err(error) => return Err(Failure::after_keys(proof_reason(error), noise)),
-    };
-    if version_of(&remote) != version {
-        return Err(Failure::after_keys(CloseReason::BadHandshake, noise));
-    }
-    let keys = noise.split().expect("message 3 was read just now");
-    Ok(secured(config, keys, &remote))
-}
-
-/// Appends our next message with our proof. It fails only on a key of the peer's that yields no secret.
-fn write_message(
-    config: &ConnectionConfig,
-    noise: &mut HandshakeState,
-    version: u8,
-    out: &mut Vec<u8>,
-) -> Result<(), Failure> {
-    let mut message = Vec::new();
-    write_proof(noise, &config.keypair, &hello(config, version), &mut message)
-        .map_err(|_| Failure::refuse(CloseReason::BadHandshake))?;
-    put_record(out, config.magic, RecordKind::Handshake, |out| out.extend_from_slice(&message));
-    Ok(())
 }

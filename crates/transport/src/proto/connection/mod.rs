@@ -5,23 +5,26 @@
 //!             dial: preamble, message 1                 listen
 //!                        |                                 |
 //!                        v                                 v
-//!                  Handshaking(Second)            Handshaking(Preamble)
-//!                        |                                 | preamble
-//!                        |                        Handshaking(First)
-//!                        |                                 | message 1 -> message 2
-//!                        | message 2 -> message 3 Handshaking(Third)
-//!                        |                                 | message 3
-//!                        +-------------> Open <------------+
+//!                  Handshaking  <- XX or IK, step by step ->  Handshaking
+//!                        |                                 | IK: message 1 -> message 2
+//!                        | XX: message 2 -> message 3      +---> Confirming
+//!                        | IK: message 2                   |         | the first record under keys
+//!                        |                  XX: message 3  |         | authenticates
+//!                        +-------------> Open <------------+---------+
 //!                                         |  ^
 //!                        budget refuses   v  |  retried every 50 ms
 //!                                     Open, paused
 //! ```
+//! The steps of the handshake are in `handshake.rs`. `Established` is told on the way to `Open`: message 1 of IK can be
+//! repeated by whoever heard it, so its author counts only once it has sealed something.
+//!
 //! From each of them to `Closed`, exactly once, with [`ConnectionEvent::Closed`]:
 //!
 //! | by | when | the other side is sent |
 //! |---|---|---|
 //! | us | wrong magic, or no preamble at all | nothing |
 //! | us | handshake: version, network, suite, peer, proof, 5 s | REFUSE in clear (CLOSE once keys stand) |
+//! | us | confirming: a record that does not authenticate, 5 s in all | CLOSE |
 //! | us | open: command `Close`, a broken rule, 90 s of silence, 5 s without memory | CLOSE |
 //! | them | REFUSE (unauthenticated), CLOSE | nothing |
 //! | network | the stream ends | nothing |
@@ -58,13 +61,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use peerage_core::{
-    CloseReason, Closed, ClosedBy, Connection, ConnectionCommand, ConnectionEvent, DropReason, LinkInfo, NodeId, Now,
-    RequestError, SecretRng, Timestamp, queue::pop_front,
+    CloseReason, Closed, ClosedBy, Connection, ConnectionCommand, ConnectionEvent, DialKey, DropReason, LinkInfo,
+    NodeId, Now, RequestError, SecretRng, Timestamp, queue::pop_front,
 };
 use peerage_wire::{RecordKind, put_record};
 
 use commands::MAX_HEARTBEAT_DATA;
-use handshake::{Answer, Failure, Handshake, Secured};
+use handshake::{Answer, Failure, Handshake, Pattern, Secured};
 use open::{Events, Open};
 use sealed::Sealer;
 
@@ -85,46 +88,110 @@ pub struct SecureConnection {
 enum State {
     /// No keys yet. Next: `Open`, `Closed`. With what heartbeats will carry.
     Handshaking(Box<Handshake>, Bytes),
+    /// Keys stand, but nobody has shown to have the other side's. Next: `Open`, `Closed`.
+    Confirming(Box<Confirming>),
     /// Messages flow. Next: `Closed`.
     Open(Box<Open>),
     /// It is over; perhaps the last words are still to be sent.
     Closed,
 }
 
+/// A connection whose other side has only repeated, perhaps, what somebody else said.
+struct Confirming {
+    open: Open,
+    info: LinkInfo,
+    deadline: Timestamp,
+}
+
 impl SecureConnection {
-    /// A connection over a fresh stream, which we dialled (`outbound`) or accepted.
+    /// A connection over a fresh stream, which we dialled (`outbound`) or accepted, by a handshake that presumes nothing.
     ///
     /// `remote` is the other end of the stream and `expected` who was dialled, anyone if `None`. `rng` gives the ephemeral
-    /// key and the nonces of pings.
+    /// keys and the nonces of pings.
     pub fn new(
         config: Arc<ConnectionConfig>,
         outbound: bool,
         remote: SocketAddr,
         expected: Option<NodeId>,
         now: Now,
+        rng: SecretRng,
+    ) -> Self {
+        if outbound {
+            return Self::dial(config, remote, expected, None, now, rng);
+        }
+        let handshake = Handshake::listen(&config, now.mono + config.handshake_deadline);
+        Self::handshaking(config, false, remote, handshake, Vec::new(), rng)
+    }
+
+    /// A connection over a fresh stream that we dialled; `dial_key` is what the expected peer's last connection told of its
+    /// process ([`LinkInfo::dial_key`]), if there was one. An old key costs a round trip and nothing else.
+    pub fn dial(
+        config: Arc<ConnectionConfig>,
+        remote: SocketAddr,
+        expected: Option<NodeId>,
+        dial_key: Option<DialKey>,
+        now: Now,
         mut rng: SecretRng,
     ) -> Self {
         let mut output = Vec::new();
         let deadline = now.mono + config.handshake_deadline;
-        let handshake = if outbound {
-            Handshake::dial(&config, expected, deadline, &mut rng, &mut output)
-        } else {
-            Handshake::listen(&config, deadline)
-        };
+        let handshake = Handshake::dial(&config, expected, dial_key, deadline, &mut rng, &mut output);
+        Self::handshaking(config, true, remote, handshake, output, rng)
+    }
+
+    fn handshaking(
+        config: Arc<ConnectionConfig>,
+        outbound: bool,
+        remote: SocketAddr,
+        handshake: Handshake,
+        output: Vec<u8>,
+        rng: SecretRng,
+    ) -> Self {
         let state = State::Handshaking(Box::new(handshake), Bytes::new());
         Self { config, outbound, remote, rng, state, output, events: Events::new(), closed: None }
     }
 
-    fn establish(&mut self, now: Now, secured: Secured, data: Bytes) {
-        self.events.push_back(ConnectionEvent::Established(LinkInfo {
+    /// Keys stand. In IK the responder spoke last, and waits.
+    fn secured(&mut self, now: Now, secured: Secured, data: Bytes, deadline: Timestamp) {
+        let info = LinkInfo {
             peer: secured.peer,
             outbound: self.outbound,
             remote: self.remote,
             listen: secured.listen.clone(),
             features: secured.features,
-        }));
+            dial_key: Some(DialKey(secured.keys.remote_static)),
+        };
+        let waits = !self.outbound && secured.pattern == Pattern::Ik;
         let open = Open::new(&self.config, self.outbound, secured, data, now.mono, &mut self.rng);
+        if waits {
+            self.state = State::Confirming(Box::new(Confirming { open, info, deadline }));
+        } else {
+            self.establish(open, info);
+        }
+    }
+
+    fn establish(&mut self, open: Open, info: LinkInfo) {
+        self.events.push_back(ConnectionEvent::Established(info));
         self.state = State::Open(Box::new(open));
+    }
+
+    /// Bytes under keys. What happens before the other side has shown that it has them, nobody hears.
+    fn handle_sealed(&mut self, now: Now, bytes: &[u8]) -> Result<(), Closed> {
+        let confirming = match &mut self.state {
+            State::Open(open) => return open.handle_bytes(now.mono, bytes, &mut self.events),
+            State::Confirming(confirming) => confirming,
+            State::Handshaking(..) | State::Closed => return Ok(()),
+        };
+        let mut events = Events::new();
+        let read = confirming.open.handle_bytes(now.mono, bytes, &mut events);
+        if confirming.open.is_confirmed()
+            && let State::Confirming(confirming) = core::mem::replace(&mut self.state, State::Closed)
+        {
+            let Confirming { open, info, .. } = *confirming;
+            self.establish(open, info);
+            self.events.append(&mut events);
+        }
+        read
     }
 
     fn fail(&mut self, failure: Failure) {
@@ -149,12 +216,15 @@ impl SecureConnection {
                 let answer = if ours && handshake.may_refuse() { Answer::Refuse } else { Answer::Silence };
                 self.fail(Failure { closed, answer });
             }
-            State::Open(open) => {
-                open.close(closed, &mut self.output, &mut self.events);
-                self.closed = Some(closed);
-            }
+            State::Confirming(confirming) => self.end_open(confirming.open, closed),
+            State::Open(open) => self.end_open(*open, closed),
             State::Closed => {}
         }
+    }
+
+    fn end_open(&mut self, open: Open, closed: Closed) {
+        open.close(closed, &mut self.output, &mut self.events);
+        self.closed = Some(closed);
     }
 }
 
@@ -164,15 +234,13 @@ impl Connection for SecureConnection {
             match handshake.read(&self.config, &mut self.rng, &mut bytes, &mut self.output) {
                 Ok(None) => return,
                 Ok(Some(secured)) => {
-                    let data = core::mem::take(data);
-                    self.establish(now, secured, data);
+                    let (data, deadline) = (core::mem::take(data), handshake.deadline());
+                    self.secured(now, secured, data, deadline);
                 }
                 Err(failure) => return self.fail(failure),
             }
         }
-        if let State::Open(open) = &mut self.state
-            && let Err(closed) = open.handle_bytes(now.mono, bytes, &mut self.events)
-        {
+        if let Err(closed) = self.handle_sealed(now, bytes) {
             self.end(closed);
         }
     }
@@ -188,7 +256,10 @@ impl Connection for SecureConnection {
             (State::Handshaking(_, data), ConnectionCommand::Heartbeat(new)) if new.len() <= MAX_HEARTBEAT_DATA => {
                 *data = new;
             }
-            (State::Handshaking(..), ConnectionCommand::Request { id, .. }) => {
+            (State::Confirming(confirming), command @ ConnectionCommand::Heartbeat(_)) => {
+                confirming.open.handle_command(now.mono, command, &mut self.events);
+            }
+            (State::Handshaking(..) | State::Confirming(_), ConnectionCommand::Request { id, .. }) => {
                 let result = Err(RequestError::Dropped(DropReason::NotConnected));
                 self.events.push_back(ConnectionEvent::Response { id, result });
             }
@@ -208,8 +279,11 @@ impl Connection for SecureConnection {
             State::Handshaking(handshake, _) if handshake.deadline() <= now.mono => {
                 Err(Closed::by_us(CloseReason::HandshakeTimeout))
             }
+            State::Confirming(confirming) if confirming.deadline <= now.mono => {
+                Err(Closed::by_us(CloseReason::HandshakeTimeout))
+            }
             State::Open(open) => open.handle_timeout(now.mono, &mut self.rng, &mut self.events),
-            State::Handshaking(..) | State::Closed => Ok(()),
+            State::Handshaking(..) | State::Confirming(_) | State::Closed => Ok(()),
         };
         if let Err(closed) = ended {
             self.end(closed);
@@ -219,10 +293,14 @@ impl Connection for SecureConnection {
     fn poll_transmit(&mut self, now: Now, buf: &mut Vec<u8>, limit: usize) -> bool {
         let start = buf.len();
         buf.append(&mut self.output);
-        if let State::Open(open) = &mut self.state
-            && buf.len() - start <= limit
-            && let Err(closed) = open.poll_transmit(now.mono, buf, limit - (buf.len() - start))
-        {
+        let sealed = match &mut self.state {
+            State::Confirming(confirming) => confirming.open.greet(now.mono, buf),
+            State::Open(open) if buf.len() - start <= limit => {
+                open.poll_transmit(now.mono, buf, limit - (buf.len() - start))
+            }
+            State::Handshaking(..) | State::Open(_) | State::Closed => Ok(()),
+        };
+        if let Err(closed) = sealed {
             self.end(closed);
         }
         buf.len() > start
@@ -235,6 +313,7 @@ impl Connection for SecureConnection {
     fn next_timeout(&self) -> Option<Timestamp> {
         match &self.state {
             State::Handshaking(handshake, _) => Some(handshake.deadline()),
+            State::Confirming(confirming) => Some(confirming.deadline),
             State::Open(open) => Some(open.next_timeout()),
             State::Closed => None,
         }
@@ -242,7 +321,7 @@ impl Connection for SecureConnection {
 
     fn wants_bytes(&self) -> bool {
         match &self.state {
-            State::Handshaking(..) => true,
+            State::Handshaking(..) | State::Confirming(_) => true,
             State::Open(open) => open.wants_bytes(),
             State::Closed => false,
         }
@@ -253,6 +332,7 @@ impl fmt::Debug for SecureConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match self.state {
             State::Handshaking(..) => "handshaking",
+            State::Confirming(_) => "confirming",
             State::Open(_) => "open",
             State::Closed => "closed",
         };

@@ -11,7 +11,7 @@ use peerage_core::{
 use peerage_wire::{
     DecodeError, Envelope, Frame, FrameReader, Incoming, Reassembler, RecordHeader, RecordKind, decode_reason,
     encode_frame,
-    limits::{REASON, RECORD_HEADER},
+    limits::{MAX_HANDSHAKE, REASON, RECORD_HEADER, SEALED_HEADER},
     payload,
 };
 use rand_core::Rng;
@@ -21,7 +21,7 @@ use super::{
     ConnectionConfig,
     commands::{self, Beat, Grant, MAX_HEARTBEAT_DATA},
     credit::{ReceiveCredit, SendCredit, cost},
-    handshake::Secured,
+    handshake::{Pattern, Secured},
     heartbeat::{ControlRate, Heartbeat},
     mux::Mux,
     pace::Pace,
@@ -44,18 +44,24 @@ pub(super) struct Open {
     sealer: Sealer,
     opener: Opener,
     session: Session,
-    /// Set in the initiator until bytes arrive that are no refusal.
+    /// Set in who sent the last handshake message, until bytes arrive that are no refusal.
     unconfirmed: Option<Unconfirmed>,
+    /// Whether a DATA record of the other side authenticated.
+    confirmed: bool,
+    /// Whether the next record is the first of IK, which holds control messages alone.
+    greets: bool,
     pause: Option<Pause>,
     pace: Pace,
 }
 
-/// The responder cannot seal anything if it does not accept message 3, so its refusal comes in clear, to an initiator
-/// that has its keys already.
+/// Who does not accept the last handshake message cannot seal anything, so the refusal comes in clear, to somebody who has
+/// keys already.
 #[derive(Debug)]
 struct Unconfirmed {
     refusal: [u8; RECORD_HEADER],
     seen: Vec<u8>,
+    /// The longest body of a first record: a stranger is worth no more memory than in the handshake.
+    longest: usize,
 }
 
 /// The budget refused a message.
@@ -90,6 +96,8 @@ impl Open {
         now: Timestamp,
         rng: &mut SecretRng,
     ) -> Self {
+        let longest = if outbound { usize::MAX } else { MAX_HANDSHAKE };
+        let spoke_last = outbound == (secured.pattern == Pattern::Xx);
         let refusal = RecordHeader { kind: RecordKind::Refuse, length: REASON as u32 }.encode(config.magic);
         let heartbeat = Heartbeat::new(now, rng.next_u64(), config.heartbeat_interval, config.dead_after, data);
         let session = Session {
@@ -106,10 +114,17 @@ impl Open {
             sealer: Sealer::new(secured.keys.send, config.rekey_every),
             opener: Opener::new(secured.keys.receive, config.rekey_every),
             session,
-            unconfirmed: outbound.then_some(Unconfirmed { refusal, seen: Vec::new() }),
+            unconfirmed: spoke_last.then_some(Unconfirmed { refusal, seen: Vec::new(), longest }),
+            confirmed: false,
+            greets: secured.pattern == Pattern::Ik,
             pause: None,
             pace: Pace::new(config.stall_window),
         }
+    }
+
+    /// Whether the other side has shown that it has the keys, by a DATA record: whoever repeats messages of others cannot.
+    pub(super) const fn is_confirmed(&self) -> bool {
+        self.confirmed
     }
 
     pub(super) const fn wants_bytes(&self) -> bool {
@@ -138,6 +153,10 @@ impl Open {
         if first.refusal.starts_with(&first.seen) {
             return Ok(());
         }
+        let Some(length) = first.seen.first_chunk::<SEALED_HEADER>() else { return Ok(()) };
+        if usize::from(u16::from_be_bytes(*length)) > first.longest {
+            return Err(Closed::by_us(CloseReason::RecordTooLong));
+        }
         let seen = core::mem::take(&mut first.seen);
         self.unconfirmed = None;
         self.read(now, &seen, events)
@@ -154,6 +173,7 @@ impl Open {
             self.session.heartbeat.hear(now);
             match kind {
                 RecordKind::Data => {
+                    self.confirmed = true;
                     let untaken = self.session.read_frames(now, plaintext, events).map_err(Closed::by_us)?;
                     if !untaken.is_empty() {
                         let (frames, bytes) = (untaken.to_vec(), input.to_vec());
@@ -165,7 +185,7 @@ impl Open {
                     let reason = decode_reason(kind, plaintext).unwrap_or(CloseReason::Unknown);
                     return Err(Closed::by_them(reason));
                 }
-                RecordKind::Preamble | RecordKind::Handshake | RecordKind::Refuse => {
+                RecordKind::Preamble | RecordKind::Handshake | RecordKind::Refuse | RecordKind::Retry => {
                     return Err(Closed::by_us(CloseReason::UnexpectedRecord));
                 }
             }
@@ -225,9 +245,20 @@ impl Open {
         }
     }
 
+    /// Appends the first record of IK, once: short, so that a responder has to hold little to check it, and with nothing in
+    /// it that depends on who the other side is, so that a responder need not wait for that.
+    pub(super) fn greet(&mut self, now: Timestamp, out: &mut Vec<u8>) -> Result<(), Closed> {
+        if core::mem::take(&mut self.greets) {
+            let Self { sealer, session, .. } = self;
+            sealer.seal(out, RecordKind::Data, |out, _| session.fill_control(now, out)).map_err(Closed::by_us)?;
+        }
+        Ok(())
+    }
+
     /// Appends records to `out` until nothing can be sent or `limit` bytes are there.
     pub(super) fn poll_transmit(&mut self, now: Timestamp, out: &mut Vec<u8>, limit: usize) -> Result<(), Closed> {
         let start = out.len();
+        self.greet(now, out)?;
         loop {
             let session = &mut self.session;
             let more = self

@@ -5,7 +5,7 @@ use core::fmt;
 use rand_core::CryptoRng;
 
 use super::dh::{DHLEN, DhKeypair};
-use super::pattern::{Key, Pattern, Token, XX};
+use super::pattern::{IK, Key, Pattern, Token, XX};
 use super::symmetric_state::{HASHLEN, SymmetricState};
 use super::{MAX_MESSAGE_LEN, NoiseError, Role};
 use super::{aead::TAG_LEN, cipher_state::CipherState};
@@ -55,6 +55,19 @@ impl HandshakeState {
         Self::initialize(&XX, role, prologue, s, None, rng)
     }
 
+    /// `Initialize` for `Noise_IK_25519_ChaChaPoly_SHA256` as the initiator, who knows the responder's static key `rs`.
+    /// Otherwise as [`xx`](Self::xx).
+    #[must_use]
+    pub fn ik_initiator(prologue: &[u8], s: DhKeypair, rs: [u8; DHLEN], rng: &mut impl CryptoRng) -> Self {
+        Self::initialize(&IK, Role::Initiator, prologue, s, Some(rs), rng)
+    }
+
+    /// The same as the responder, whose static key the initiator knows.
+    #[must_use]
+    pub fn ik_responder(prologue: &[u8], s: DhKeypair, rng: &mut impl CryptoRng) -> Self {
+        Self::initialize(&IK, Role::Responder, prologue, s, None, rng)
+    }
+
     /// `Initialize(handshake_pattern, initiator, prologue, s, e, rs, re)`. `rs` is the responder's static key, given
     /// to an initiator whose pattern presumes it.
     pub(super) fn initialize(
@@ -91,7 +104,8 @@ impl HandshakeState {
     }
 
     /// The peer's static public key, once its message was read. Until [`split`](Self::split) it is a claim: in XX the
-    /// responder's is proved by message 2 itself, the initiator's by message 3.
+    /// responder's is proved by message 2 itself, the initiator's by message 3. In IK the initiator knows it beforehand,
+    /// and the responder has it once it could be decrypted, even if the rest of message 1 could not.
     #[must_use]
     pub const fn remote_static(&self) -> Option<&[u8; DHLEN]> {
         self.rs.as_ref()

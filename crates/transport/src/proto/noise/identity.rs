@@ -1,13 +1,17 @@
 //! The identity proof: which Ed25519 identity owns the X25519 static key of a handshake.
 //!
-//! Messages 2 and 3 carry as payload the sender's public key and its signature over
-//! `16 | "peerage-noise-v1" | role | h | static`: role is 0x00 for the initiator and 0x01 for the responder, h the
-//! handshake hash after the previous message, static the sender's X25519 public key. h already holds the other side's
-//! ephemeral, so a proof is good for one handshake only; the role keeps it from being sent back to its author; and a
-//! stolen X25519 key is worth nothing without the identity.
+//! The message in which a side sends or uses its static key (2 and 3 of XX, 1 and 2 of IK) carries as payload the sender's
+//! public key and its signature over `16 | "peerage-noise-v1" | role | h | static`: role is 0x00 for the initiator and
+//! 0x01 for the responder, h the handshake hash after the previous message, static the sender's X25519 public key. The
+//! role keeps a proof from being sent back to its author, and a stolen X25519 key is worth nothing without the identity.
+//!
+//! In messages 2 and 3, h already holds the other side's ephemeral, so a proof is good for one handshake only. Before
+//! message 1 of IK, h holds the prologue and the responder's static key, and no more is known: that proof is good for
+//! one responder during the life of its process, and whoever repeats the message proves nothing by it. Hence nobody counts
+//! there before a first record under the keys, which only who made the message can seal.
 //!
 //! A payload is `body length u16 | body | zeros` up to the next multiple of 256 bytes, so that its length does not
-//! tell how many addresses a node has. Message 1 has no payload: it would travel in clear.
+//! tell how many addresses a node has. Message 1 of XX has no payload: it would travel in clear.
 
 use std::net::SocketAddr;
 
@@ -196,7 +200,7 @@ fn unpad(payload: &[u8]) -> Result<&[u8], ProofError> {
     if padded { Ok(body) } else { Err(ProofError::Padding) }
 }
 
-/// Reads message 1, which must carry nothing.
+/// Reads message 1 of XX, which must carry nothing.
 ///
 /// # Errors
 /// [`ProofError::Noise`], [`ProofError::UnexpectedPayload`].

@@ -1,4 +1,4 @@
-//! `Noise_XX_25519_ChaChaPoly_SHA256`, as in the Noise Protocol Framework, revision 34.
+//! `Noise_XX_25519_ChaChaPoly_SHA256` and `Noise_IK_25519_ChaChaPoly_SHA256`, as in the Noise Protocol Framework, revision 34.
 //!
 //! Names are the specification's: [`CipherState`] (5.1), `SymmetricState` (5.2), [`HandshakeState`] (5.3); "spec"
 //! in these files means <https://noiseprotocol.org/noise.html>. On top of it, [`identity`] proves which Ed25519

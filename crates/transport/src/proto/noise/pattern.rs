@@ -24,7 +24,6 @@ impl Token {
     const EE: Self = Self::Dh(Key::Ephemeral, Key::Ephemeral);
     const ES: Self = Self::Dh(Key::Ephemeral, Key::Static);
     const SE: Self = Self::Dh(Key::Static, Key::Ephemeral);
-    #[cfg(test)]
     const SS: Self = Self::Dh(Key::Static, Key::Static);
 }
 
@@ -46,9 +45,7 @@ pub(super) const XX: Pattern = Pattern {
     messages: &[&[Token::E], &[Token::E, Token::EE, Token::S, Token::ES], &[Token::S, Token::SE]],
 };
 
-/// The initiator knows the responder's static key and sends its own at once (spec 7.5). In the tests only until it is
-/// offered: it proves that the state machine follows the table and not XX.
-#[cfg(test)]
+/// The initiator knows the responder's static key and sends its own at once (spec 7.5).
 pub(super) const IK: Pattern = Pattern {
     protocol_name: b"Noise_IK_25519_ChaChaPoly_SHA256",
     responder_static_known: true,

@@ -11,7 +11,7 @@ use core::{
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
-use peerage_core::{KeyedState, NodeId, SeededRng, Timestamp, UnixMillis};
+use peerage_core::{DialKey, KeyedState, NodeId, SeededRng, Timestamp, UnixMillis};
 use rand_core::Rng;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -76,6 +76,8 @@ pub(super) struct Entry {
     pub(super) failures: u32,
     /// Not to be dialled before.
     pub(super) not_before: Timestamp,
+    /// The key of its process when it was last here; never kept on disk. Only another that it proves replaces it.
+    pub(super) dial_key: Option<DialKey>,
 }
 
 impl Entry {

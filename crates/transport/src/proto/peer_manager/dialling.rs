@@ -56,6 +56,9 @@ impl PeerManager {
         let Some(Dial { peer, .. }) = self.dials.remove(&addr) else { return };
         let Some(entry) = self.book.get_mut(&peer) else { return };
         entry.failed(now.mono, &mut self.dice);
+        if closed.reason == CloseReason::WrongSuite {
+            entry.dial_key = None; // it does without the handshake that needs one
+        }
         if closed.reason == CloseReason::WrongPeer && !entry.reserved {
             entry.unlearn(addr);
         }
@@ -126,6 +129,7 @@ impl PeerManager {
         let Some((entry, addr)) = self.book.get(&peer).and_then(|entry| Some((entry, entry.next_addr()?))) else {
             return Err(Unmet::NoAddress);
         };
+        let dial_key = entry.dial_key;
         let resting = entry.not_before > now.mono || self.dials.contains_key(&addr);
         if self.is_denied(&peer, Some(addr)) {
             return Err(Unmet::Denied);
@@ -143,7 +147,7 @@ impl PeerManager {
             entry.dial(now.wall);
         }
         self.dials.insert(addr, Dial { peer, purpose });
-        self.actions.push_back(Action::Link(Outlet::Dial { addr, expected: Some(peer) }));
+        self.actions.push_back(Action::Link(Outlet::Dial { addr, expected: Some(peer), dial_key }));
         Ok(())
     }
 

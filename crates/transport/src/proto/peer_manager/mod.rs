@@ -262,6 +262,7 @@ impl PeerManager {
         let claimed: Vec<_> = claimed.filter(|addr| policy.allows(*addr)).collect();
         let entry = self.book.hear(now.wall, info.peer, claimed, Some(info.remote.ip()));
         entry.not_before = now.mono;
+        entry.dial_key = info.dial_key.or(entry.dial_key);
         if info.outbound {
             self.book.reached(now.wall, info.peer, info.remote);
         }

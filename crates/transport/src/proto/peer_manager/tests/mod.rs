@@ -5,7 +5,7 @@ mod lists;
 mod random;
 mod restart;
 
-use peerage_core::{Closed, Want};
+use peerage_core::{Closed, DialKey, Want};
 
 use super::{
     address::NetGroup,
@@ -72,11 +72,26 @@ impl Bench {
         self.up_at(number, outbound, remote)
     }
 
+    fn up_with(&mut self, number: u8, outbound: bool, dial_key: Option<DialKey>) -> (LinkId, Vec<Outlet>) {
+        let remote = if outbound { addr(number) } else { SocketAddr::from(([127, 0, 0, 1], 60_000)) };
+        self.link_up(number, outbound, remote, dial_key)
+    }
+
     /// As `up`, with the address of the other end.
     fn up_at(&mut self, number: u8, outbound: bool, remote: SocketAddr) -> (LinkId, Vec<Outlet>) {
+        self.link_up(number, outbound, remote, None)
+    }
+
+    fn link_up(
+        &mut self,
+        number: u8,
+        outbound: bool,
+        remote: SocketAddr,
+        dial_key: Option<DialKey>,
+    ) -> (LinkId, Vec<Outlet>) {
         self.next_link += 1;
         let link = LinkId(self.next_link);
-        let info = LinkInfo { peer: id(number), outbound, remote, listen: vec![addr(number)], features: 0 };
+        let info = LinkInfo { peer: id(number), outbound, remote, listen: vec![addr(number)], features: 0, dial_key };
         self.manager.handle_network(self.now, NetworkEvent::LinkUp { link, info });
         (link, self.drain())
     }
@@ -235,6 +250,34 @@ fn whom_we_reached_comes_before_whoever_only_came_to_us() {
     }
     bench.down(reached);
     assert_eq!(dials(&bench.pass(Duration::from_millis(1500)))[..1], [addr(3)], "though the others were here later");
+}
+
+#[test]
+fn whoever_was_here_is_dialled_by_the_key_that_it_had() {
+    let mut bench = Bench::new(|_| ());
+    let keys_of_dials = |bench: &mut Bench| -> Vec<_> {
+        let keys = bench.pass(Duration::from_secs(60)).into_iter().filter_map(|outlet| match outlet {
+            Outlet::Dial { dial_key, .. } => Some(dial_key),
+            _ => None,
+        });
+        keys.take(1).collect()
+    };
+    let want = Want::Candidate { peer: id(3), addrs: vec![addr(3)], source: None };
+    bench.manager.handle_command(bench.now, PeerCommand::Want(want));
+    assert_eq!(keys_of_dials(&mut bench), [None], "a stranger");
+    let [first, second] = [1, 2].map(|byte| Some(DialKey([byte; 32])));
+    for (outbound, key) in [(true, first), (false, second)] {
+        bench.dial_fails(3, CloseReason::DialRefused);
+        let (link, _) = bench.up_with(3, outbound, key);
+        bench.down(link);
+        assert_eq!(keys_of_dials(&mut bench), [key], "whoever opened the connection; a new key replaces the old one");
+        bench.dial_fails(3, CloseReason::DialRefused);
+        assert_eq!(keys_of_dials(&mut bench), [key], "a dial that fails proves nothing about it");
+        bench.dial_fails(3, CloseReason::BadHandshake);
+        assert_eq!(keys_of_dials(&mut bench), [key]);
+    }
+    bench.dial_fails(3, CloseReason::WrongSuite);
+    assert_eq!(keys_of_dials(&mut bench), [None], "it does without");
 }
 
 #[test]

@@ -19,7 +19,7 @@ fn look(
 ) {
     for outlet in done {
         match outlet {
-            Outlet::Dial { addr, expected } => {
+            Outlet::Dial { addr, expected, .. } => {
                 let number = expected.expect("the manager knows whom it dials").as_bytes()[0];
                 assert!(dialling.iter().all(|(_, other)| *other != addr), "{addr} twice at once");
                 dialling.push((number, addr));

@@ -1,0 +1,105 @@
+//! Two connection machines by hand: no socket, no runtime, time as an argument.
+
+use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
+
+use peerage_core::{
+    Budget, Connection, ConnectionCommand, ConnectionEvent, Message, Now, Outbound, Pool, SecretRng, Timestamp,
+};
+use peerage_transport::proto::{
+    connection::{ConnectionConfig, SecureConnection},
+    keypair::Keypair,
+};
+
+use crate::node::{ECHO, connection_config, seed, unhindered};
+
+/// As much as a socket takes at once.
+const FLIGHT: usize = 64 << 10;
+
+/// What a node's connections share.
+pub(crate) fn config(number: u64) -> Arc<ConnectionConfig> {
+    Arc::new(connection_config(Arc::new(Keypair::from_seed(&seed(number))), &unhindered()))
+}
+
+fn machine(
+    config: &Arc<ConnectionConfig>,
+    outbound: bool,
+    expected: Option<&ConnectionConfig>,
+    now: Now,
+) -> SecureConnection {
+    let remote = SocketAddr::from(([127, 0, 0, 1], 4000));
+    let expected = expected.map(|other| other.keypair.node_id());
+    SecureConnection::new(Arc::clone(config), outbound, remote, expected, now, SecretRng::from_os())
+}
+
+/// A whole handshake of both sides.
+pub(crate) fn handshake(a: &Arc<ConnectionConfig>, b: &Arc<ConnectionConfig>) {
+    let now = Now::default();
+    let mut sides = [machine(a, true, Some(b), now), machine(b, false, None, now)];
+    let (mut established, mut bytes) = (0, Vec::new());
+    while established < 2 {
+        for from in [0, 1] {
+            bytes.clear();
+            sides[from].poll_transmit(now, &mut bytes, FLIGHT);
+            let to = &mut sides[1 - from];
+            if !bytes.is_empty() {
+                to.handle_bytes(now, &bytes);
+            }
+            for side in &mut sides {
+                while let Some(event) = side.poll_event() {
+                    match event {
+                        ConnectionEvent::Established(_) => established += 1,
+                        ConnectionEvent::Closed(closed) => panic!("closed: {closed}"),
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Virtual time from the beginning of a dial to the first response, over a stream with this latency each way. TCP's own
+/// handshake takes a round trip, at the end of which the dialling side may write.
+pub(crate) fn first_response(latency: Duration) -> Duration {
+    let (a, b) = (config(1), config(2));
+    let budget = Budget::default();
+    let account = Budget::account(1 << 20);
+    let outbound = |message: Message| Outbound {
+        resident: Arc::new(budget.charge(Pool::Outbound, message.len()).expect("room for one message")),
+        owed: account.owe(message.len()).expect("room for one message"),
+        message,
+    };
+    let start = Now { mono: Timestamp::ZERO + 2 * latency, ..Now::default() };
+    let mut sides = [machine(&a, true, Some(&b), start), machine(&b, false, None, start)];
+    // Arrivals in the order of their time: each takes equally long.
+    let mut flying: VecDeque<(Timestamp, usize, Vec<u8>)> = VecDeque::new();
+    let mut now = start;
+    loop {
+        for (number, side) in sides.iter_mut().enumerate() {
+            while let Some(event) = side.poll_event() {
+                let command = match event {
+                    ConnectionEvent::Established(_) if number == 0 => {
+                        let outbound = outbound(Message::new(ECHO, vec![1; 64]));
+                        ConnectionCommand::Request { id: 1, outbound, timeout: Duration::from_secs(9) }
+                    }
+                    ConnectionEvent::Request { id, message, .. } => {
+                        ConnectionCommand::Respond { id, outbound: outbound(message) }
+                    }
+                    ConnectionEvent::Response { result, .. } => {
+                        assert!(result.is_ok(), "{result:?}");
+                        return now.mono.since(Timestamp::ZERO);
+                    }
+                    ConnectionEvent::Closed(closed) => panic!("closed: {closed}"),
+                    _ => continue,
+                };
+                side.handle_command(now, command);
+            }
+            let mut bytes = Vec::new();
+            if side.poll_transmit(now, &mut bytes, FLIGHT) {
+                flying.push_back((now.mono + latency, 1 - number, bytes));
+            }
+        }
+        let (at, to, bytes) = flying.pop_front().expect("somebody always has something to say until the response");
+        now.mono = at;
+        sides[to].handle_bytes(now, &bytes);
+    }
+}

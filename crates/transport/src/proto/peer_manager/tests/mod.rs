@@ -256,7 +256,7 @@ fn whom_we_reached_comes_before_whoever_only_came_to_us() {
 fn whoever_was_here_is_dialled_by_the_key_that_it_had() {
     let mut bench = Bench::new(|_| ());
     let keys_of_dials = |bench: &mut Bench| -> Vec<_> {
-        let keys = bench.pass(Duration::from_secs(60)).into_iter().filter_map(|outlet| match outlet {
+        let keys = bench.pass(Duration::from_secs(100)).into_iter().filter_map(|outlet| match outlet {
             Outlet::Dial { dial_key, .. } => Some(dial_key),
             _ => None,
         });

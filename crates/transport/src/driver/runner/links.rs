@@ -1,0 +1,235 @@
+//! What happens on connections, from the stream that opens to the end of it.
+
+use core::{net::SocketAddr, time::Duration};
+use peerage_core::{
+    Budget, Charge, Class, CloseReason, Closed, Connection, ConnectionCommand, ConnectionEvent, DialKey, LinkId,
+    Message, NetworkEvent, NodeId, Pool, Protocol, RequestError, RequestId,
+};
+use std::{io, sync::Arc};
+use tokio::{sync::mpsc, time::timeout};
+
+use crate::{
+    driver::{
+        BoxedStream, Target,
+        link::{EndGuard, LinkEvent, LinkTask, refused},
+        registry::LinkHandle,
+    },
+    proto::{admission::Verdict, inflow::Inflow},
+};
+
+use super::{Asked, Link, Opened, Runner};
+
+/// A TCP connection that does not stand by then failed (our guess; discovery allows a candidate 5 s, handshake included).
+const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a security layer below the records may take (parameters, 1.1: as the handshake above it).
+const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl<P, F> Runner<P, F>
+where
+    P: Protocol + Send + 'static,
+    P::Command: Send + 'static,
+    P::Event: Send + 'static,
+    F: FnMut(P::Event) + Send + 'static,
+{
+    pub(super) fn dial(&mut self, addr: SocketAddr, expected: Option<NodeId>, dial_key: Option<DialKey>) {
+        let (fabric, opened) = (Arc::clone(&self.fabric), self.opened.0.clone());
+        tokio::spawn(async move {
+            let stream = timeout(DIAL_TIMEOUT, fabric.dial(addr)).await;
+            let stream = stream.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+            // An error means that the stack is gone and wants nobody any more.
+            let _unheard = opened.send(Opened::Dialled { addr, target: Target { expected, dial_key }, stream }).await;
+        });
+    }
+
+    pub(super) fn opened(&mut self, opened: Opened) {
+        match opened {
+            Opened::Accepted(stream, remote) => self.accepted(stream, remote),
+            Opened::Dialled { addr, target, stream: Ok(stream) } => {
+                let link = LinkId(self.number());
+                self.start_link(link, stream, addr, Some(target));
+            }
+            Opened::Dialled { addr, target: Target { expected, .. }, stream: Err(error) } => {
+                let closed = refused(&error);
+                count_closed(closed);
+                self.stack.push(NetworkEvent::DialFailed { addr, expected, closed });
+            }
+        }
+    }
+
+    fn accepted(&mut self, stream: BoxedStream, remote: SocketAddr) {
+        let link = LinkId(self.number());
+        match self.admission.accept(self.clock.now().mono, link, remote.ip(), self.registry.len()) {
+            Verdict::Admit => {}
+            Verdict::Evict(oldest) => self.close(oldest, CloseReason::HalfOpenLimit),
+            Verdict::Refuse(reason) => {
+                count_closed(Closed::by_us(reason));
+                return tracing::debug!(%remote, %reason, "stream refused unread");
+            }
+        }
+        self.start_link(link, stream, remote, None);
+    }
+
+    fn start_link(&mut self, link: LinkId, stream: BoxedStream, remote: SocketAddr, target: Option<Target>) {
+        let (sender, commands) = mpsc::unbounded_channel();
+        let account = Budget::account(self.config.owed_per_peer);
+        let (outbound, dialled) = (target.is_some(), target.as_ref().map(|target| target.expected));
+        let handle = LinkHandle { remote, outbound, peer: None, account, starved: Arc::default(), commands: sender };
+        if !self.heartbeat.is_empty() {
+            // The receiver is in our hands: this cannot fail.
+            let _received = handle.commands.send(ConnectionCommand::Heartbeat(self.heartbeat.clone()));
+        }
+        let inflow = Inflow::new(self.config.inflow, self.clock.now().mono);
+        self.links.insert(link, Link { remote, dialled, info: None, admitted: false, early: Vec::new(), inflow });
+        self.registry.insert(link, handle.clone());
+        let (security, clock, events) = (Arc::clone(&self.security), self.clock, self.link_events.0.clone());
+        tokio::spawn(async move {
+            let _guard = EndGuard { link, events: events.clone() };
+            let opening = security.open(stream, remote, target, clock.now());
+            let secured = timeout(OPEN_TIMEOUT, opening).await;
+            let secured = secured.unwrap_or(Err(Closed::by_us(CloseReason::HandshakeTimeout)));
+            let (stream, connection): (_, Box<dyn Connection + Send>) = match secured {
+                Ok(secured) => secured,
+                Err(closed) => {
+                    let event = LinkEvent::Connection(ConnectionEvent::Closed(closed));
+                    // The guard's word follows; if this one cannot be said, neither can that.
+                    let _unheard = events.send((link, event));
+                    return;
+                }
+            };
+            let LinkHandle { account, starved, .. } = handle;
+            LinkTask { link, remote, connection, stream, clock, account, starved, commands, events }.run().await;
+        });
+    }
+
+    pub(super) fn link_event(&mut self, link: LinkId, event: LinkEvent) {
+        match event {
+            LinkEvent::Ended => {
+                self.registry.remove(link);
+                self.link_closed(link, Closed::by_network(CloseReason::StreamError));
+            }
+            LinkEvent::Writable => {
+                if let Some(peer) = self.admitted_peer(link) {
+                    self.stack.push(NetworkEvent::Writable { peer });
+                }
+            }
+            LinkEvent::Skipped(class, bytes) => self.consumed(link, class, bytes),
+            LinkEvent::Connection(event) => self.connection_event(link, event),
+        }
+    }
+
+    fn admitted_peer(&self, link: LinkId) -> Option<NodeId> {
+        self.links.get(&link).filter(|link| link.admitted)?.info.as_ref().map(|info| info.peer)
+    }
+
+    fn connection_event(&mut self, link: LinkId, event: ConnectionEvent) {
+        let Some(entry) = self.links.get_mut(&link) else { return }; // we closed it; what still arrives is void
+        match event {
+            ConnectionEvent::Established(info) => {
+                entry.info = Some(info.clone());
+                self.registry.established(link, info.peer);
+                self.admission.established(link);
+                self.stack.push(NetworkEvent::LinkUp { link, info });
+            }
+            ConnectionEvent::Closed(closed) => self.link_closed(link, closed),
+            event if entry.admitted => self.admitted_event(link, event),
+            event => entry.early.push(event),
+        }
+    }
+
+    fn admitted_event(&mut self, link: LinkId, event: ConnectionEvent) {
+        let Some(peer) = self.admitted_peer(link) else { return };
+        match event {
+            ConnectionEvent::Message { message, charge } => {
+                let (class, bytes, charge) = arrived(&message, charge);
+                self.stack.push_from(link, class, bytes, NetworkEvent::Message { peer, message, charge });
+            }
+            ConnectionEvent::Request { id, message, charge } => {
+                let name = RequestId(self.number());
+                self.to_answer.insert(name, (link, id));
+                let (class, bytes, charge) = arrived(&message, charge);
+                self.stack.push_from(link, class, bytes, NetworkEvent::Request { peer, id: name, message, charge });
+            }
+            ConnectionEvent::Response { id, result } => match (self.asked.remove(&id), result) {
+                (Some(Asked { peer, id, command, .. }), Ok((message, charge))) => {
+                    let (class, bytes, charge) = arrived(&message, charge);
+                    let result = Ok((message, charge));
+                    self.stack.push_from(link, class, bytes, NetworkEvent::Response { peer, id, command, result });
+                }
+                (Some(Asked { peer, id, command, .. }), Err(error)) => {
+                    self.stack.push(NetworkEvent::Response { peer, id, command, result: Err(error) });
+                }
+                // Nobody waits any more, but the sender's credit must come back all the same.
+                (None, Ok((message, charge))) => {
+                    let (class, bytes, _charge) = arrived(&message, charge);
+                    self.consumed(link, class, bytes);
+                }
+                (None, Err(_)) => {}
+            },
+            ConnectionEvent::Rtt(rtt) => self.stack.push(NetworkEvent::PeerStats { peer, rtt }),
+            ConnectionEvent::Heartbeat(data) => self.stack.push(NetworkEvent::Heartbeat { peer, data }),
+            // The link task counts what was skipped; the others were handled before.
+            ConnectionEvent::Skipped { .. } | ConnectionEvent::Established(_) | ConnectionEvent::Closed(_) => {}
+        }
+    }
+
+    pub(super) fn admit(&mut self, link: LinkId) {
+        let Some(entry) = self.links.get_mut(&link) else { return }; // it ended just before
+        let Some(info) = entry.info.clone() else { return };
+        entry.admitted = true;
+        let early = std::mem::take(&mut entry.early);
+        let peer = info.peer;
+        self.live.insert(peer, link);
+        tracing::debug!(%peer, remote = %info.remote, outbound = info.outbound, "peer up");
+        self.stack.push(NetworkEvent::PeerUp { peer, info });
+        for event in early {
+            self.admitted_event(link, event);
+        }
+    }
+
+    pub(super) fn close(&mut self, link: LinkId, reason: CloseReason) {
+        self.registry.command(link, ConnectionCommand::Close(reason));
+        self.link_closed(link, Closed::by_us(reason));
+    }
+
+    /// The end of a connection for the stack; its task may still be writing its last words.
+    fn link_closed(&mut self, link: LinkId, closed: Closed) {
+        let Some(entry) = self.links.remove(&link) else { return };
+        self.admission.ended(link);
+        self.releases.cancel(&link);
+        count_closed(closed);
+        self.to_answer.retain(|_, (asker, _)| *asker != link);
+        let lost: Vec<_> = self.asked.iter().filter(|(_, asked)| asked.link == link).map(|(id, _)| *id).collect();
+        for wire_id in lost {
+            if let Some(Asked { peer, id, command, .. }) = self.asked.remove(&wire_id) {
+                let result = Err(RequestError::Closed(closed));
+                self.stack.push(NetworkEvent::Response { peer, id, command, result });
+            }
+        }
+        match (entry.info, entry.dialled) {
+            (Some(info), _) => {
+                let peer = info.peer;
+                tracing::debug!(%peer, remote = %info.remote, %closed, admitted = entry.admitted, "connection closed");
+                self.stack.push(NetworkEvent::LinkDown { link, closed });
+                if entry.admitted && self.live.get(&peer) == Some(&link) {
+                    self.live.remove(&peer);
+                    self.stack.push(NetworkEvent::PeerDown { peer, closed });
+                }
+            }
+            (None, Some(expected)) => {
+                tracing::debug!(addr = %entry.remote, %closed, "dial failed");
+                self.stack.push(NetworkEvent::DialFailed { addr: entry.remote, expected, closed });
+            }
+            (None, None) => tracing::debug!(remote = %entry.remote, %closed, "handshake failed"),
+        }
+    }
+}
+
+/// What a message that arrived counts for: its class, the credit it cost its sender, and its charge in the next queue.
+fn arrived(message: &Message, charge: Charge) -> (Class, usize, Charge) {
+    (message.command.class(), charge.bytes(), charge.transfer(Pool::Inbox))
+}
+
+fn count_closed(closed: Closed) {
+    let (by, reason) = (closed.by.label(), closed.reason.label());
+    metrics::counter!("peerage_connections_closed_total", "by" => by, "reason" => reason).increment(1);
+}

@@ -196,7 +196,7 @@ fn act(world: &mut World, number: u64, op: &Op) {
 
 /// A few seconds' worth; `PROPTEST_CASES=20000` looks closer.
 fn cases() -> u32 {
-    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(150)
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(100)
 }
 
 proptest! {

@@ -184,12 +184,14 @@ impl World {
         assert!(self.is_closed(side));
     }
 
-    /// A side writes what takes its turn now; it arrives after `delay`, but nothing overtakes. Whether it was anything.
+    /// A side writes what takes its turn now; it arrives after `delay`, but nothing overtakes. Whether it was anything: bytes,
+    /// or, once it is closed, the end of its stream.
     pub(super) fn write(&mut self, side: usize, limit: usize, delay: Duration) -> bool {
         let bytes = self.pair.transmit(side, limit);
         self.wrote(side, &bytes, limit, delay);
-        self.readers[side].gone = self.is_closed(side) && bytes.is_empty();
-        !bytes.is_empty()
+        let gone = self.is_closed(side) && bytes.is_empty();
+        let ends = gone && !core::mem::replace(&mut self.readers[side].gone, gone);
+        !bytes.is_empty() || ends
     }
 
     fn wrote(&mut self, side: usize, bytes: &[u8], limit: usize, delay: Duration) {

@@ -53,6 +53,8 @@ mod open;
 mod pace;
 mod requests;
 mod sealed;
+#[cfg(test)]
+mod tests;
 
 pub use config::{ConnectionConfig, REKEY_EVERY, WIRE_VERSION};
 

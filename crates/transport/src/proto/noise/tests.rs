@@ -1,6 +1,7 @@
 //! What only the inside can show: the counter's end, and what is not printed.
 
 mod transitions;
+mod wycheproof;
 
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 

@@ -288,6 +288,7 @@ fn build_stack(now: Now, parts: Parts<'_>) -> Result<NodeStack, ChainConfigError
             max_peers: config.max_peers(),
             outbound_per_group: config.outbound_per_group(),
             reserved,
+            seeds: seeds.clone(),
             trusted: config.trusted().to_vec(),
             allow: config.allow().to_vec(),
             deny: config.deny().to_vec(),

@@ -37,7 +37,7 @@ pub const fn largest(class: Class) -> usize {
 
 /// Credit is returned when this much is due, so that it takes few bytes itself (HTTP/2 stacks return half; a quarter
 /// keeps more of the window usable).
-const fn batch(class: Class) -> usize {
+pub const fn batch(class: Class) -> usize {
     window(class) / 4
 }
 

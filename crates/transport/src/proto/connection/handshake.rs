@@ -50,7 +50,7 @@ use sha2::{Digest, Sha256};
 use super::ConnectionConfig;
 use crate::proto::noise::{HandshakeState, Role};
 use messages::{NO_VERSION, read_first, read_first_of_ik, read_second, read_third, write_message};
-pub(super) use outcome::{Answer, Failure, Secured};
+pub(super) use outcome::{Answer, Channel, Failure, Secured};
 
 /// The beginning of the prologue; the preamble record follows, header included (parameters, 1.1).
 const PROLOGUE: &[u8] = b"peerage-v1";

@@ -41,6 +41,8 @@ const MAX_FAILURES: u32 = 10;
 const MIN_FAIL: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Nobody is of no use so soon after a dial: it may be the one that succeeds (Bitcoin Core: one minute).
 const JUST_TRIED: Duration = Duration::from_secs(60);
+/// Whom a dial of ours reached so recently keeps its place without another (Bitcoin Core, `ADDRMAN_REPLACEMENT`).
+const REPLACEMENT: Duration = Duration::from_secs(4 * 3600);
 /// Places in `tried` that two claim at a time (Bitcoin Core, `ADDRMAN_SET_TRIED_COLLISION_SIZE`).
 const MAX_COLLISIONS: usize = 10;
 
@@ -56,10 +58,10 @@ pub(super) enum Place {
 /// What is known of a peer.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Entry {
-    /// Where it may be, best first.
+    /// Where it may be, best first: where it was reached, where the operator says, what others tell.
     pub(super) addrs: Vec<SocketAddr>,
     /// Where a dial of ours reached it last: the only proof of an address that counts. What others tell does not displace it.
-    proven: Option<SocketAddr>,
+    pub(super) proven: Option<SocketAddr>,
     /// Where it stands.
     pub(super) place: Place,
     /// Who told of it.
@@ -71,7 +73,7 @@ pub(super) struct Entry {
     /// When it was last told or seen; 0 before this start.
     heard: UnixMillis,
     /// When it was last dialled.
-    dialled: UnixMillis,
+    pub(super) dialled: UnixMillis,
     /// Dials that failed in a row.
     pub(super) failures: u32,
     /// Not to be dialled before.
@@ -81,24 +83,25 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// The address for the next dial: each failure moves on to the next one.
-    pub(super) fn next_addr(&self) -> Option<SocketAddr> {
+    /// The address for the next dial, of those that `permits` admits: each failure moves on to the next one.
+    pub(super) fn next_addr(&self, permits: impl Fn(SocketAddr) -> bool) -> Option<SocketAddr> {
         let turn = usize::try_from(self.failures).unwrap_or(usize::MAX) % self.addrs.len().max(1);
-        self.addrs.get(turn).copied()
+        let (later, first) = self.addrs.split_at(turn);
+        first.iter().chain(later).copied().find(|addr| permits(*addr))
     }
 
-    /// Notes a failed dial: exponential backoff with jitter of one half either way.
-    pub(super) fn failed(&mut self, now: Timestamp, dice: &mut SeededRng) {
+    /// Not to be dialled at once again: exponential backoff, by the dials that failed, with jitter of one half either way.
+    pub(super) fn rest(&mut self, now: Timestamp, dice: &mut SeededRng) {
         let max = if self.reserved { BACKOFF_MAX_RESERVED } else { BACKOFF_MAX };
         let delay = BACKOFF_FIRST.saturating_mul(1 << self.failures.min(16)).min(max);
         let permille = 500 + dice.next_u32() % 1000;
         self.not_before = now + delay * permille / 1000;
-        self.failures = self.failures.saturating_add(1);
     }
 
-    /// A dial goes out.
-    pub(super) const fn dial(&mut self, wall: UnixMillis) {
-        self.dialled = wall;
+    /// Notes a dial that led to nothing.
+    pub(super) fn dial_failed(&mut self, now: Timestamp, dice: &mut SeededRng) {
+        self.rest(now, dice);
+        self.failures = self.failures.saturating_add(1);
     }
 
     /// Whether a dial of ours ever reached it.
@@ -122,16 +125,17 @@ impl Entry {
         never || no_more || self.heard.0 > 0 && wall.since(self.heard) > HORIZON
     }
 
-    /// Puts addresses first in line, dropping the oldest beyond [`MAX_ADDRS`], but never the proven one.
-    pub(super) fn learn(&mut self, addrs: impl IntoIterator<Item = SocketAddr>) {
-        let fresh: Vec<_> = addrs.into_iter().take(MAX_ADDRS).collect();
-        self.addrs.retain(|addr| !fresh.contains(addr));
-        self.addrs.splice(0..0, fresh);
-        self.addrs.truncate(MAX_ADDRS);
-        if let Some(proven) = self.proven.filter(|proven| !self.addrs.contains(proven)) {
-            self.addrs.truncate(MAX_ADDRS - 1);
-            self.addrs.push(proven);
+    /// Takes up what others tell, or what a dial of ours proved: the proven address comes first, then those of the operator,
+    /// then the latest that were told. What does not fit into [`MAX_ADDRS`] is forgotten from the end.
+    fn learn(&mut self, configured: Option<&Vec<SocketAddr>>, told: impl IntoIterator<Item = SocketAddr>) {
+        let told: Vec<_> = told.into_iter().take(MAX_ADDRS).collect();
+        let mut addrs: Vec<SocketAddr> = Vec::new();
+        for addr in self.proven.iter().chain(configured.into_iter().flatten()).chain(&told).chain(&self.addrs) {
+            if addrs.len() < MAX_ADDRS && !addrs.contains(addr) {
+                addrs.push(*addr);
+            }
         }
+        self.addrs = addrs;
     }
 }
 
@@ -148,6 +152,8 @@ pub(super) struct Book {
     slots: Slots,
     policy: AddressPolicy,
     entries: BTreeMap<NodeId, Entry>,
+    /// Where the operator says that somebody is, whether there is an entry or not.
+    configured: BTreeMap<NodeId, Vec<SocketAddr>>,
     new: BTreeMap<Slot, NodeId>,
     tried: BTreeMap<Slot, NodeId>,
     collisions: VecDeque<Collision>,
@@ -160,6 +166,7 @@ impl Book {
             slots: Slots(key),
             policy,
             entries: BTreeMap::new(),
+            configured: BTreeMap::new(),
             new: BTreeMap::new(),
             tried: BTreeMap::new(),
             collisions: VecDeque::new(),
@@ -189,6 +196,23 @@ impl Book {
         self.new.values().filter_map(|peer| self.entries.get_key_value(peer))
     }
 
+    /// Where the operator says that a peer is, from now on; what was said before counts as told by somebody.
+    pub(super) fn configure(&mut self, peer: NodeId, addrs: Vec<SocketAddr>) {
+        if let Some(entry) = self.entries.get_mut(&peer) {
+            entry.learn(Some(&addrs), []);
+        }
+        if addrs.is_empty() {
+            self.configured.remove(&peer);
+        } else {
+            self.configured.insert(peer, addrs);
+        }
+    }
+
+    /// Whether the operator says that a peer is at this address.
+    pub(super) fn is_configured(&self, peer: &NodeId, addr: SocketAddr) -> bool {
+        self.configured.get(peer).is_some_and(|addrs| addrs.contains(&addr))
+    }
+
     /// The entry of a peer, which gets a place in `new` if one is free within reach of `source`, and is loose if not.
     pub(super) fn hear(
         &mut self,
@@ -203,7 +227,7 @@ impl Book {
             self.loose += 1;
         }
         if let Some(entry) = self.entries.get_mut(&peer) {
-            entry.learn(addrs);
+            entry.learn(self.configured.get(&peer), addrs);
             entry.heard = wall;
         }
         if self.entries.get(&peer).is_some_and(|entry| entry.place == Place::Loose) {
@@ -236,7 +260,7 @@ impl Book {
         let Some(entry) = self.entries.get_mut(&peer) else { return };
         entry.last_good = Some(wall);
         entry.proven = Some(addr);
-        entry.learn([addr]);
+        entry.learn(self.configured.get(&peer), []);
         self.collisions.retain(|collision| collision.holder != peer);
         if matches!(self.entries.get(&peer).map(|entry| entry.place), Some(Place::Tried(_))) {
             return;
@@ -245,8 +269,10 @@ impl Book {
         match self.tried.get(&slot) {
             None => self.take_tried(slot, peer),
             Some(holder) => {
+                let good = self.entries.get(holder).and_then(|entry| entry.last_good);
+                let stays = good.is_some_and(|good| wall.since(good) < REPLACEMENT);
                 let waits = self.collisions.iter().any(|c| c.challenger == peer || c.holder == *holder);
-                if !waits && self.collisions.len() < MAX_COLLISIONS {
+                if !stays && !waits && self.collisions.len() < MAX_COLLISIONS {
                     self.collisions.push_back(Collision { holder: *holder, challenger: peer });
                 }
             }

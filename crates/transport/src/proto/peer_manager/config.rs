@@ -55,6 +55,9 @@ pub struct PeerManagerConfig {
     pub outbound_per_group: usize,
     /// Peers that the operator wants to be connected to always: dialled always, admitted always, never evicted or banned.
     pub reserved: Vec<KnownPeer>,
+    /// Peers that the operator named for a start. They are dialled when somebody wants them, at these addresses whatever
+    /// `addresses` says.
+    pub seeds: Vec<KnownPeer>,
     /// Peers that the operator lets in always: admitted beyond all limits, never evicted or banned, and not dialled for that.
     pub trusted: Vec<NodeId>,
     /// If there are any, only those that one of these names come in or are dialled, and those reserved and trusted.
@@ -93,6 +96,7 @@ impl PeerManagerConfig {
             max_peers: 64,
             outbound_per_group: 1,
             reserved: Vec::new(),
+            seeds: Vec::new(),
             trusted: Vec::new(),
             allow: Vec::new(),
             deny: Vec::new(),
@@ -164,6 +168,8 @@ pub enum Unmet {
     Resting,
     /// Too many others are being dialled, and stayed so.
     Busy,
+    /// Somebody else is being dialled at the only address that may be.
+    AddressInUse,
 }
 
 impl Unmet {
@@ -175,6 +181,7 @@ impl Unmet {
             Self::Denied => "denied",
             Self::Resting => "resting",
             Self::Busy => "busy",
+            Self::AddressInUse => "address_in_use",
         }
     }
 
@@ -185,7 +192,7 @@ impl Unmet {
             Self::Resting => CloseReason::TooFast,
             Self::Banned => CloseReason::Banned,
             Self::NoAddress | Self::Denied => CloseReason::Denied,
-            Self::Busy => CloseReason::TooManyPeers,
+            Self::Busy | Self::AddressInUse => CloseReason::TooManyPeers,
         }
     }
 }

@@ -25,15 +25,15 @@ const FEELER_INTERVAL: Duration = Duration::from_secs(120);
 /// After so many failed dials in a row those whom nobody tried yet come before one that was good (our guess).
 const DOUBTFUL: u32 = 3;
 
-/// What a dial is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a dial is for: the later, the more. One that is under way may come to be for more, never for less.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Purpose {
-    /// To stay.
-    Keep,
-    /// Somebody wants the peer just now.
-    Now,
     /// Only to see whether it is there.
     Feel,
+    /// Somebody wants the peer just now.
+    Now,
+    /// To stay.
+    Keep,
 }
 
 /// A dial under way.
@@ -55,21 +55,29 @@ impl PeerManager {
     pub(super) fn dial_failed(&mut self, now: Now, addr: SocketAddr, closed: Closed) {
         let Some(Dial { peer, .. }) = self.dials.remove(&addr) else { return };
         let Some(entry) = self.book.get_mut(&peer) else { return };
-        entry.failed(now.mono, &mut self.dice);
+        entry.dial_failed(now.mono, &mut self.dice);
+        // Only where it was reached before does it lose its place: a told address may be anybody's.
+        let gone = entry.proven.is_none_or(|proven| proven == addr);
         if closed.reason == CloseReason::WrongSuite {
             entry.dial_key = None; // it does without the handshake that needs one
         }
         if closed.reason == CloseReason::WrongPeer && !entry.reserved {
             entry.unlearn(addr);
         }
-        self.book.lost(now.wall, &peer);
+        if gone {
+            self.book.lost(now.wall, &peer);
+        }
+    }
+
+    /// Whether an address may be dialled for a peer: the operator's always, others if the policy allows them.
+    fn allows(&self, peer: &NodeId, addr: SocketAddr) -> bool {
+        self.config.addresses.allows(addr) || self.book.is_configured(peer, addr)
     }
 
     pub(super) fn want(&mut self, now: Now, want: Want) {
-        let policy = self.config.addresses;
         match want {
             Want::Candidate { peer, addrs, source } if peer != self.config.local => {
-                let addrs: Vec<_> = addrs.into_iter().filter(|addr| policy.allows(*addr)).collect();
+                let addrs: Vec<_> = addrs.into_iter().filter(|addr| self.allows(&peer, *addr)).collect();
                 if !addrs.is_empty() {
                     let told_by = source.and_then(|source| self.ip_of(&source));
                     self.book.hear(now.wall, peer, addrs, told_by);
@@ -80,7 +88,7 @@ impl PeerManager {
                     there.wanted = now.mono;
                     return;
                 }
-                let addrs = addrs.into_iter().filter(|addr| policy.allows(*addr));
+                let addrs: Vec<_> = addrs.into_iter().filter(|addr| self.allows(&peer, *addr)).collect();
                 self.book.hear(now.wall, peer, addrs, None);
                 self.dial_now(now, peer);
             }
@@ -119,36 +127,38 @@ impl PeerManager {
         }
     }
 
+    /// Dials a peer, or makes a dial that is under way serve one purpose more.
     fn dial(&mut self, now: Now, peer: NodeId, purpose: Purpose) -> Result<(), Unmet> {
         if let Some(under_way) = self.dials.values_mut().find(|dial| dial.peer == peer) {
-            if purpose == Purpose::Now {
-                under_way.purpose = purpose;
-            }
+            under_way.purpose = under_way.purpose.max(purpose);
             return Ok(());
         }
-        let Some((entry, addr)) = self.book.get(&peer).and_then(|entry| Some((entry, entry.next_addr()?))) else {
-            return Err(Unmet::NoAddress);
-        };
-        let dial_key = entry.dial_key;
-        let resting = entry.not_before > now.mono || self.dials.contains_key(&addr);
-        if self.is_denied(&peer, Some(addr)) {
-            return Err(Unmet::Denied);
-        }
-        if !self.is_privileged(&peer) && self.conduct.banned(now.wall, &super::Subject::Peer(peer)).is_some() {
-            return Err(Unmet::Banned);
-        }
-        if resting {
-            return Err(Unmet::Resting);
-        }
+        let addr = self.book.get(&peer).map_or(Err(Unmet::NoAddress), |entry| self.way_to(now, &peer, entry))?;
         if self.dials.len() >= MAX_DIALS {
             return Err(Unmet::Busy);
         }
-        if let Some(entry) = self.book.get_mut(&peer) {
-            entry.dial(now.wall);
-        }
+        let Some(entry) = self.book.get_mut(&peer) else { return Err(Unmet::NoAddress) };
+        entry.dialled = now.wall;
         self.dials.insert(addr, Dial { peer, purpose });
-        self.actions.push_back(Action::Link(Outlet::Dial { addr, expected: Some(peer), dial_key }));
+        self.actions.push_back(Action::Link(Outlet::Dial { addr, expected: Some(peer), dial_key: entry.dial_key }));
         Ok(())
+    }
+
+    /// The address at which a peer may be dialled now, or why there is none.
+    fn way_to(&self, now: Now, peer: &NodeId, entry: &Entry) -> Result<SocketAddr, Unmet> {
+        if entry.addrs.is_empty() {
+            return Err(Unmet::NoAddress);
+        }
+        let permitted = |addr| !self.is_denied(peer, Some(addr));
+        entry.next_addr(permitted).ok_or(Unmet::Denied)?;
+        if !self.is_privileged(peer) && self.conduct.banned(now.wall, &super::Subject::Peer(*peer)).is_some() {
+            return Err(Unmet::Banned);
+        }
+        if entry.not_before > now.mono {
+            return Err(Unmet::Resting);
+        }
+        let free = |addr| permitted(addr) && !self.dials.contains_key(&addr);
+        entry.next_addr(free).ok_or(Unmet::AddressInUse)
     }
 
     pub(super) fn maintain(&mut self, now: Now) {
@@ -158,13 +168,19 @@ impl PeerManager {
         for peer in reserved {
             let _rests = self.dial(now, peer, Purpose::Keep);
         }
-        let under_way = self.dials.values().filter(|dial| dial.purpose != Purpose::Feel).count();
-        let missing = self.config.target_outbound.saturating_sub(self.outbound() + under_way);
+        self.keep_passing();
+        let missing = self.missing();
         if missing > 0 {
             self.dial_others(now, missing);
         }
         self.trim_inbound(now);
         self.close_surplus(now);
+    }
+
+    /// How many connections to keep there are too few, those counted that are being opened for that.
+    fn missing(&self) -> usize {
+        let begun = self.dials.values().filter(|dial| dial.purpose == Purpose::Keep).count();
+        self.config.target_outbound.saturating_sub(self.kept() + begun)
     }
 
     /// Dials up to `missing` peers to keep, each of another group of addresses.
@@ -189,7 +205,7 @@ impl PeerManager {
             if chosen.len() >= missing {
                 break;
             }
-            let Some(addr) = entry.next_addr() else { continue };
+            let Ok(addr) = self.way_to(now, peer, entry) else { continue };
             let members = groups.entry(NetGroup::of(addr, self.config.addresses)).or_default();
             if *members < self.config.outbound_per_group {
                 *members += 1;
@@ -197,20 +213,24 @@ impl PeerManager {
             }
         }
         for peer in chosen {
-            let _rests = self.dial(now, peer, Purpose::Keep);
+            // All dials may be taken: then at the next look.
+            let _busy = self.dial(now, peer, Purpose::Keep);
         }
     }
 
-    /// Whether a peer may be dialled to be kept.
+    /// Whether a peer may be chosen to be dialled: it is known well enough, and there is a way to it.
     fn is_idle(&self, now: Now, peer: &NodeId, entry: &Entry) -> bool {
         let known = entry.place != Place::Loose || entry.is_tried() || self.anchors.contains(peer);
         known
             && !entry.reserved
-            && entry.not_before <= now.mono
-            && !entry.addrs.is_empty()
             && !self.peers.contains_key(peer)
-            && !self.is_denied(peer, entry.next_addr())
-            && self.conduct.banned(now.wall, &super::Subject::Peer(*peer)).is_none()
+            && !self.is_dialled(peer)
+            && self.way_to(now, peer, entry).is_ok()
+    }
+
+    /// Whether a dial to this peer is under way.
+    fn is_dialled(&self, peer: &NodeId) -> bool {
+        self.dials.values().any(|dial| dial.peer == *peer)
     }
 
     /// How many outbound connections there are, to stay or begun for that, in each group of addresses; reserved ones aside.
@@ -233,7 +253,7 @@ impl PeerManager {
         let millis = u64::from(self.dice.next_u32()) % u64::try_from(2 * spread.as_millis()).unwrap_or(1);
         self.timers.set(Timer::Feel, now.mono + spread + Duration::from_millis(millis));
         let challenged = self.book.challenged(|peer| self.peers.contains_key(peer));
-        if self.outbound() < self.config.target_outbound {
+        if self.kept() < self.config.target_outbound {
             return;
         }
         let hearsay = || {
@@ -243,9 +263,9 @@ impl PeerManager {
             drawn.map(|(peer, _)| *peer)
         };
         let Some(peer) = challenged.or_else(hearsay) else { return };
-        match self.dial(now, peer, Purpose::Feel) {
-            Ok(()) | Err(Unmet::Resting | Unmet::Busy) => {}
-            Err(Unmet::NoAddress | Unmet::Banned | Unmet::Denied) => self.book.lost(now.wall, &peer),
+        // Who rests or finds no dial free is tried another time.
+        if let Err(Unmet::NoAddress | Unmet::Banned | Unmet::Denied) = self.dial(now, peer, Purpose::Feel) {
+            self.book.lost(now.wall, &peer);
         }
     }
 

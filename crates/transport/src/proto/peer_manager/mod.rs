@@ -129,6 +129,9 @@ impl PeerManager {
         let book_key = config.book_key.as_ref().unwrap_or(seed).hasher("peer-book");
         let mut book = Book::new(book_key, config.addresses);
         let (lines, reserved) = (core::mem::take(&mut config.remembered), core::mem::take(&mut config.reserved));
+        for KnownPeer { peer, addrs } in &config.seeds {
+            book.configure(*peer, addrs.clone());
+        }
         let (first, later): (Vec<_>, Vec<_>) = lines.iter().partition(|line| line.tried);
         for line in first.into_iter().chain(later).filter(|line| line.known.peer != config.local) {
             book.restore(UnixMillis(0), line);
@@ -277,11 +280,11 @@ impl PeerManager {
         }
     }
 
-    fn forget_link(&mut self, now: Now, link: LinkId) -> Option<NodeId> {
-        let peer = self.links.remove(&link)?;
-        let mut lasted = false;
+    fn forget_link(&mut self, now: Now, link: LinkId) {
+        let Some(peer) = self.links.remove(&link) else { return };
+        let (mut lasted, mut outbound) = (false, false);
         if let Some(gone) = self.peers.remove(&peer) {
-            lasted = now.mono.since(gone.since) >= LASTING;
+            (lasted, outbound) = (now.mono.since(gone.since) >= LASTING, gone.info.outbound);
             self.departed.push_back((peer, self.group_of(&gone.info)));
             if self.departed.len() > DEPARTED {
                 self.departed.pop_front();
@@ -291,9 +294,13 @@ impl PeerManager {
             if lasted {
                 entry.failures = 0;
             }
-            entry.failed(now.mono, &mut self.dice); // it may be restarting: not at once again
+            // It may be restarting: not at once again. A visit of its own that was short says nothing about it.
+            if lasted || !outbound {
+                entry.rest(now.mono, &mut self.dice);
+            } else {
+                entry.dial_failed(now.mono, &mut self.dice);
+            }
         }
-        Some(peer)
     }
 
     fn tell_remembered(&mut self) {
@@ -358,7 +365,8 @@ impl PeerManager {
 
     fn reserve(&mut self, wall: UnixMillis, known: KnownPeer) {
         if known.peer != self.config.local {
-            self.book.hear(wall, known.peer, known.addrs, None).reserved = true;
+            self.book.configure(known.peer, known.addrs);
+            self.book.hear(wall, known.peer, [], None).reserved = true;
             self.reserved.insert(known.peer);
         }
     }
@@ -409,6 +417,8 @@ impl PeerManager {
             PeerCommand::Reserve(known) => self.reserve(now.wall, known),
             PeerCommand::Release(peer) => {
                 self.reserved.remove(&peer);
+                let seed = self.config.seeds.iter().find(|seed| seed.peer == peer);
+                self.book.configure(peer, seed.map_or(Vec::new(), |seed| seed.addrs.clone()));
                 if let Some(entry) = self.book.get_mut(&peer) {
                     entry.reserved = false;
                 }
@@ -440,7 +450,7 @@ impl PeerManager {
     /// Turns a link away that was never admitted; if we dialled it, not at once again.
     fn turn_away(&mut self, now: Now, link: LinkId, info: &LinkInfo, reason: CloseReason) {
         if let Some(entry) = self.book.get_mut(&info.peer).filter(|_| info.outbound) {
-            entry.failed(now.mono, &mut self.dice);
+            entry.dial_failed(now.mono, &mut self.dice);
         }
         self.close(link, reason);
     }
@@ -459,7 +469,7 @@ impl Protocol for PeerManager {
     fn handle_network(&mut self, now: Now, event: NetworkEvent) {
         match event {
             NetworkEvent::LinkUp { link, info } => self.link_up(now, link, info),
-            NetworkEvent::LinkDown { link, .. } => drop(self.forget_link(now, link)),
+            NetworkEvent::LinkDown { link, .. } => self.forget_link(now, link),
             NetworkEvent::DialFailed { addr, closed, .. } => self.dial_failed(now, addr, closed),
             NetworkEvent::PeerStats { peer, rtt } => {
                 self.alive(now, &peer);

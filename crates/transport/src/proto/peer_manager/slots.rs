@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | reserved, trusted | no limit | |
 //! | outbound, to stay | `target_outbound` | none more is dialled |
-//! | outbound, wanted just then | what is left of `max_peers`, and [`GUESTS`] | the oldest goes after [`TRANSIENT_KEEP`], at once if need be |
+//! | outbound, wanted just then | one to stay, if there is one for its group; else what is left of `max_peers`, and [`GUESTS`] | the oldest goes after [`TRANSIENT_KEEP`], at once if need be |
 //! | inbound | `max_peers` less `target_outbound`, and [`GUESTS`] for a moment | somebody is evicted after [`GUEST_KEEP`], at once if need be |
 
 use core::time::Duration;
@@ -34,16 +34,31 @@ impl PeerManager {
         self.ordinary().filter(|peer| !peer.info.outbound).count()
     }
 
-    /// Outbound connections, reserved ones included.
-    pub(super) fn outbound(&self) -> usize {
-        self.peers.values().filter(|peer| peer.info.outbound).count()
+    /// Outbound connections that are there to stay, reserved ones included.
+    pub(super) fn kept(&self) -> usize {
+        self.peers.values().filter(|peer| peer.info.outbound && !peer.transient).count()
     }
 
-    /// Whether an outbound connection that somebody wanted just then is one too many to be kept.
+    /// Whether an outbound connection that somebody wanted just then is one too many to be kept: all places are taken, or
+    /// those of its group are.
     pub(super) fn is_passing(&self, info: &LinkInfo) -> bool {
         let groups = self.outbound_groups();
         let members = groups.get(&NetGroup::of(info.remote, self.config.addresses)).copied().unwrap_or(0);
-        self.outbound() >= self.config.target_outbound || members >= self.config.outbound_per_group
+        self.kept() >= self.config.target_outbound || members >= self.config.outbound_per_group
+    }
+
+    /// Keeps those that somebody wanted just then, where places have become free: the longest connected first.
+    pub(super) fn keep_passing(&mut self) {
+        let passing = self.peers.values().filter(|peer| peer.transient);
+        let mut passing: Vec<_> = passing.map(|peer| (peer.since, peer.link, peer.info.peer)).collect();
+        passing.sort_unstable();
+        for (.., id) in passing {
+            if self.peers.get(&id).is_some_and(|peer| !self.is_passing(&peer.info))
+                && let Some(peer) = self.peers.get_mut(&id)
+            {
+                peer.transient = false;
+            }
+        }
     }
 
     /// Finds a place for a newcomer that has no privilege; somebody may have to go. False if nobody can.
@@ -86,7 +101,7 @@ impl PeerManager {
 
     /// Ends one connection at a time that is too many: opened for a passing need, or kept when more were to be kept.
     pub(super) fn close_surplus(&mut self, now: Now) {
-        if self.outbound() <= self.config.target_outbound || self.close_oldest_transient(now, TRANSIENT_KEEP) {
+        if self.close_oldest_transient(now, TRANSIENT_KEEP) {
             return;
         }
         let chosen = |peer: &&Peer| peer.info.outbound && !peer.transient;

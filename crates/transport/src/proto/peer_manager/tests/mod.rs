@@ -1,5 +1,6 @@
 //! The manager alone, on a virtual clock.
 
+mod dialling;
 mod eviction;
 mod lists;
 mod random;
@@ -46,12 +47,17 @@ impl Bench {
     fn pass(&mut self, by: Duration) -> Vec<Outlet> {
         let (end, mut done) = (self.now.mono + by, self.drain());
         while let Some(at) = self.manager.next_timeout().filter(|at| *at <= end) {
-            self.now.mono = self.now.mono.max(at);
+            self.reach(self.now.mono.max(at));
             self.manager.handle_timeout(self.now);
             done.extend(self.drain());
         }
-        self.now.mono = end;
+        self.reach(end);
         done
+    }
+
+    /// Both clocks go on.
+    fn reach(&mut self, at: Timestamp) {
+        self.now = Now { mono: at, wall: self.now.wall + at.since(self.now.mono) };
     }
 
     /// What the manager did since; what it told goes to `told`.
@@ -74,12 +80,23 @@ impl Bench {
 
     fn up_with(&mut self, number: u8, outbound: bool, dial_key: Option<DialKey>) -> (LinkId, Vec<Outlet>) {
         let remote = if outbound { addr(number) } else { SocketAddr::from(([127, 0, 0, 1], 60_000)) };
-        self.link_up(number, outbound, remote, dial_key)
+        self.link_up(number, outbound, remote, vec![addr(number)], dial_key)
     }
 
     /// As `up`, with the address of the other end.
     fn up_at(&mut self, number: u8, outbound: bool, remote: SocketAddr) -> (LinkId, Vec<Outlet>) {
-        self.link_up(number, outbound, remote, None)
+        self.link_up(number, outbound, remote, vec![addr(number)], None)
+    }
+
+    /// As `up_at`, with the addresses at which the other end says that it listens.
+    fn up_told(
+        &mut self,
+        number: u8,
+        outbound: bool,
+        remote: SocketAddr,
+        listen: &[SocketAddr],
+    ) -> (LinkId, Vec<Outlet>) {
+        self.link_up(number, outbound, remote, listen.to_vec(), None)
     }
 
     fn link_up(
@@ -87,11 +104,12 @@ impl Bench {
         number: u8,
         outbound: bool,
         remote: SocketAddr,
+        listen: Vec<SocketAddr>,
         dial_key: Option<DialKey>,
     ) -> (LinkId, Vec<Outlet>) {
         self.next_link += 1;
         let link = LinkId(self.next_link);
-        let info = LinkInfo { peer: id(number), outbound, remote, listen: vec![addr(number)], features: 0, dial_key };
+        let info = LinkInfo { peer: id(number), outbound, remote, listen, features: 0, dial_key };
         self.manager.handle_network(self.now, NetworkEvent::LinkUp { link, info });
         (link, self.drain())
     }

@@ -158,6 +158,12 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
                 metrics::counter!("peerage_wants_unmet_total", "reason" => why.label()).increment(1);
                 tracing::debug!(%peer, why = why.label(), "wanted in vain");
             }
+            ManagedEvent::Peers(PeerEvent::ReservedUndialled { peer, why }) => {
+                tracing::warn!(
+                    %peer, why = why.label(),
+                    "a reserved peer cannot be dialled; check its address, and the lists `allow` and `deny`, in config.toml"
+                );
+            }
             ManagedEvent::Peers(PeerEvent::TwoHosts { peer, kept, refused }) => {
                 metrics::counter!("peerage_two_hosts_total").increment(1);
                 tracing::warn!(
@@ -238,6 +244,7 @@ impl Remembered {
             PeerEvent::Fault { .. }
             | PeerEvent::Evicted { .. }
             | PeerEvent::Unmet { .. }
+            | PeerEvent::ReservedUndialled { .. }
             | PeerEvent::TwoHosts { .. } => {}
         }
     }

@@ -1,5 +1,6 @@
 //! The manager alone, on a virtual clock.
 
+mod attack;
 mod dialling;
 mod eviction;
 mod lists;
@@ -10,6 +11,8 @@ use peerage_core::{Closed, DialKey, Want};
 
 use super::{
     address::NetGroup,
+    book::Place,
+    remembering::{LASTING, REMEMBER_AFTER},
     slots::{GUEST_KEEP, GUESTS, TRANSIENT_KEEP},
     *,
 };
@@ -318,6 +321,7 @@ fn whoever_accepts_and_hangs_up_is_dialled_less_and_less() {
 fn a_bad_neighbourhood_does_not_cut_off_an_honest_node_that_we_know() {
     let mut bench = Bench::new(|config| config.addresses = AddressPolicy::Public);
     let (reached, _) = bench.up(9, true);
+    bench.pass(LASTING);
     for number in 20..28 {
         let (link, _) = bench.up(number, false);
         bench.down(link);
@@ -342,7 +346,9 @@ fn who_was_good_is_remembered_and_comes_first_after_a_restart() {
     let told = core::iter::from_fn(|| bench.manager.poll_action());
     let told: Vec<_> =
         told.filter_map(|action| if let Action::Emit(event) = action { Some(event) } else { None }).collect();
-    let line = BookLine { tried: false, source: Some([127, 0, 0, 1].into()), ..BookLine::good_once(known(3)) };
+    let (heard, stands_by) = (UnixMillis(1_000_000), Some(addr(3)));
+    let source = Some([127, 0, 0, 1].into());
+    let line = BookLine { tried: false, source, heard, stands_by, ..BookLine::good_once(known(3)) };
     assert_eq!(told, [PeerEvent::Remember(vec![line])], "an inbound peer counts with the address it listens on");
 
     let mut restarted = Bench::new(|config| {

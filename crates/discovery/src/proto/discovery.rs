@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use peerage_core::{
-    Action, CloseReason, Closed, Done, Fault, JobId, Layer, LinkInfo, Message, NetworkEvent, NoJob, NodeId,
+    Action, CloseReason, Closed, ClosedBy, Done, Fault, JobId, Layer, LinkInfo, Message, NetworkEvent, NoJob, NodeId,
     Now, Protocol, RequestId, SeededRng, Timers, Timestamp, Want,
 };
 use rand_core::Rng;
@@ -211,9 +211,11 @@ impl Discovery {
     }
 
     fn dial_failed(&mut self, now: Now, peer: NodeId, closed: Closed) {
-        // A node that refuses is alive, and one whose dial we gave up for reasons of our own may be.
-        let dead = matches!(
-            closed.reason,
+        // A node that refuses is alive, and one whose dial we gave up for reasons of our own may be. What the other side says of
+        // a dial, it says before it proved who it is: anybody on the way could have a node forgotten by it.
+        let dead = closed.by != ClosedBy::Them
+            && matches!(
+                closed.reason,
                 CloseReason::DialRefused
                     | CloseReason::DialTimeout
                     | CloseReason::HandshakeTimeout

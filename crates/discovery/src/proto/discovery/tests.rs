@@ -313,6 +313,43 @@ fn a_candidate_that_cannot_be_reached_is_not_waited_for() {
     assert_eq!(node.0.timers.pop_due(Timestamp::from_millis(5_001)), Some(Timer::Seeds), "no timer is left behind");
 }
 
+/// A refusal comes before anybody proved who it is: whoever stands on the way can say it.
+#[test]
+fn what_the_other_side_says_of_a_dial_has_nobody_forgotten() {
+    use CloseReason::*;
+    let dials_failed = |closed: fn(CloseReason) -> Closed, reason| {
+        let mut node = Node::new();
+        node.knows(1);
+        node.down(0, 1);
+        let failed = NetworkEvent::DialFailed { addr: addr(1), expected: Some(id(1)), closed: closed(reason) };
+        node.0.handle_network(now(0), failed);
+        node.0.known().next().expect("one").failures
+    };
+    for reason in [DialRefused, DialTimeout, HandshakeTimeout, StreamError, WrongPeer] {
+        assert_eq!(dials_failed(Closed::by_them, reason), 0, "{reason:?}");
+        assert_eq!(dials_failed(Closed::by_us, reason), 1, "{reason:?}");
+        assert_eq!(dials_failed(Closed::by_network, reason), 1, "{reason:?}");
+    }
+}
+
+/// A record lasts for two days, and its signature with it.
+#[test]
+fn an_old_record_that_somebody_repeats_leads_nobody_to_where_its_node_was() {
+    let (old, new) = (signed(2, 1, vec![addr(7)]), signed(2, 2, vec![addr(2)]));
+    let mut node = Node::new();
+    node.knows(1);
+    node.0.joined = true;
+    for (named, place) in [(new, addr(2)), (old, addr(2))] {
+        node.0.searches.clear();
+        node.actions();
+        node.0.handle_command(now(0), look(named.key()));
+        let [(_, request)] = node.requests()[..] else { panic!("no question") };
+        node.responds(1, request, Ok(nodes(&[named])));
+        let wanted: Vec<_> = node.wants().into_iter().filter(|want| matches!(want, Want::Now { .. })).collect();
+        assert_eq!(wanted, [Want::Now { peer: id(2), addrs: vec![place] }]);
+    }
+}
+
 /// Clocks differ: what is in its time for one is not for another, and neither is at fault.
 #[test]
 fn a_record_out_of_its_time_is_passed_over_and_whoever_named_it_keeps_its_name() {

@@ -54,6 +54,8 @@ pub(super) struct LinkTask {
     pub(super) starved: Arc<AtomicBool>,
     pub(super) commands: UnboundedReceiver<ConnectionCommand>,
     pub(super) events: UnboundedSender<(LinkId, LinkEvent)>,
+    /// How long the socket may take nothing of what is there.
+    pub(super) write_patience: Duration,
 }
 
 /// Bytes read from the socket at once: four records.
@@ -76,8 +78,13 @@ impl LinkTask {
         let mut written = 0;
         let mut last_words: Option<Timestamp> = None;
         let mut starved_check: Option<Timestamp> = None;
+        // When the socket will have taken nothing for too long.
+        let mut too_slow: Option<Timestamp> = None;
         loop {
             let now = self.clock.now();
+            if too_slow.is_some_and(|at| at <= now.mono) && last_words.is_none() {
+                self.connection.handle_command(now, ConnectionCommand::Close(CloseReason::SlowPeer));
+            }
             let mut skipped = PerClass::from_fn(|_| 0);
             while let Some(event) = self.connection.poll_event() {
                 match &event {
@@ -89,6 +96,7 @@ impl LinkTask {
                         skipped[*class] += bytes;
                         continue;
                     }
+                    ConnectionEvent::Unsent { reason, count, .. } => count_dropped(*reason, *count),
                     _ => {}
                 }
                 if self.events.send((self.link, LinkEvent::Connection(event))).is_err() {
@@ -122,7 +130,13 @@ impl LinkTask {
                     }
                 }
             }
-            let wake = [self.connection.next_timeout(), last_words, starved_check].into_iter().flatten().min();
+            too_slow = match too_slow {
+                _ if written == outgoing.len() => None,
+                None => Some(now.mono + self.write_patience),
+                since => since,
+            };
+            let wake =
+                [self.connection.next_timeout(), last_words, starved_check, too_slow].into_iter().flatten().min();
             let reads = self.connection.wants_bytes() && last_words.is_none();
             tokio::select! {
                 command = self.commands.recv(), if last_words.is_none() => {
@@ -144,7 +158,10 @@ impl LinkTask {
                         outgoing.clear();
                         written = 0;
                     }
-                    Ok(count) => written += count,
+                    Ok(count) => {
+                        written += count;
+                        too_slow = None;
+                    }
                 },
                 read = reader.read(&mut incoming), if reads => {
                     let now = self.clock.now();
@@ -166,6 +183,14 @@ impl LinkTask {
         // What is still unread when a socket is closed makes TCP send a reset, which can destroy our last words on their
         // way: so everything is read, and thrown away, until the other side is done too. That takes a while and no memory.
         drop((self.connection, outgoing));
+        // What was handed over too late is lost too; a request fails with the connection.
+        let too_late = |command: &ConnectionCommand| {
+            matches!(command, ConnectionCommand::Notify(_) | ConnectionCommand::Respond { .. })
+        };
+        let lost = core::iter::from_fn(|| self.commands.try_recv().ok()).filter(too_late).count();
+        if lost > 0 {
+            count_dropped(DropReason::ConnectionLost, lost as u64);
+        }
         let mut incoming = vec![0; READ_BYTES_STRANGER];
         let goodbye = async {
             writer.shutdown().await?;

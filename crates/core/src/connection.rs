@@ -4,7 +4,10 @@ use bytes::Bytes;
 use core::{net::SocketAddr, time::Duration};
 use std::sync::Arc;
 
-use crate::{Charge, Class, CloseReason, Closed, Message, NodeId, Now, RequestError, Timestamp, budget::Owed};
+use crate::{
+    Charge, Class, CloseReason, Closed, Command, DropReason, Message, NodeId, Now, RequestError, Timestamp,
+    budget::Owed,
+};
 
 /// The X25519 public key of a peer's process, proved by a handshake with it: who knows it may dial that process with one
 /// round trip less. It dies with the process, so it may be out of date at any time, which costs that round trip again.
@@ -114,6 +117,15 @@ pub enum ConnectionEvent {
         /// What they cost their sender's credit, to be given back as [`ConnectionCommand::Consumed`] like that of any other
         /// message: this work is no more free than other work.
         bytes: usize,
+    },
+    /// Messages of a kind were taken and will never be sent.
+    Unsent {
+        /// Which kind of message.
+        command: Command,
+        /// Why: `Superseded` (a request whose time was over first), `ConnectionLost`.
+        reason: DropReason,
+        /// How many.
+        count: u64,
     },
     /// The connection is over; nothing follows. What it still has to transmit should be written first.
     Closed(Closed),

@@ -22,7 +22,7 @@ pub use connection::{Connection, ConnectionCommand, ConnectionEvent, DialKey, Li
 pub use id::{NetworkId, NodeId, ParseIdError};
 pub use job::{Cost, Job, JobId, Lane, NoJob};
 pub use message::{Command, Layer, Message};
-pub use protocol::{Action, Done, LinkId, NetworkEvent, Outlet, Protocol, RequestId, Want};
+pub use protocol::{Action, Done, Doors, LinkId, NetworkEvent, Outlet, Protocol, RequestId, Want};
 #[cfg(feature = "random")]
 pub use random::{KeyedState, SecretRng, Seed, SeededRng};
 pub use reason::{CloseReason, Closed, ClosedBy, DropReason, Fault, RequestError};

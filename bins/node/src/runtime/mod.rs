@@ -150,8 +150,8 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
                 tracing::debug!(%peer, %fault, "fault");
                 metrics::counter!("peerage_faults_total", "fault" => fault.label()).increment(1);
             }
-            ManagedEvent::Peers(PeerEvent::Evicted { peer }) => {
-                tracing::debug!(%peer, "evicted");
+            ManagedEvent::Peers(PeerEvent::Evicted { peer, by }) => {
+                tracing::debug!(%peer, ?by, "evicted");
                 metrics::counter!("peerage_evictions_total").increment(1);
             }
             ManagedEvent::Peers(PeerEvent::Unmet { peer, why }) => {
@@ -242,6 +242,8 @@ impl Remembered {
             PeerEvent::Remember(lines) => self.book = Some(lines),
             PeerEvent::Bans(bans) => self.bans = Some(bans),
             PeerEvent::Fault { .. }
+            | PeerEvent::Banned { .. }
+            | PeerEvent::Unbanned { .. }
             | PeerEvent::Evicted { .. }
             | PeerEvent::Unmet { .. }
             | PeerEvent::ReservedUndialled { .. }

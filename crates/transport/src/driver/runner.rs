@@ -6,8 +6,8 @@ mod outgoing;
 use bytes::Bytes;
 use core::{future::poll_fn, net::SocketAddr, sync::atomic::AtomicBool, task::Poll, time::Duration};
 use peerage_core::{
-    Account, Action, CloseReason, Command, ConnectionCommand, ConnectionEvent, Done, Job, JobId, LinkId, LinkInfo,
-    NodeId, Now, Outlet, Output, PerClass, Progress, Protocol, RequestId, Stack, Timers, Timestamp,
+    Account, Action, CloseReason, Closed, Command, ConnectionCommand, ConnectionEvent, Done, Job, JobId, LinkId,
+    LinkInfo, NodeId, Now, Outlet, Output, PerClass, Progress, Protocol, RequestId, Stack, Timers, Timestamp,
 };
 use std::{collections::BTreeMap, io, sync::Arc};
 use tokio::{
@@ -307,6 +307,7 @@ where
     /// Says goodbye to everybody, then lets the lanes finish what is queued.
     async fn stop(mut self) {
         self.registry.command_all(|| ConnectionCommand::Close(CloseReason::Shutdown));
+        self.links.values().for_each(|_| links::count_closed(Closed::by_us(CloseReason::Shutdown)));
         let all_gone = async {
             while self.registry.len() > 0 {
                 match self.link_events.1.recv().await {
@@ -376,6 +377,7 @@ where
             Action::Link(Outlet::Dial { addr, expected, dial_key }) => self.dial(addr, expected, dial_key),
             Action::Link(Outlet::Admit(link)) => self.admit(link),
             Action::Link(Outlet::Close { link, reason }) => self.close(link, reason),
+            Action::Link(Outlet::Doors(doors)) => self.admission.set_doors(&doors),
             // A stack without a peer manager has nobody to tell.
             Action::Want(_) | Action::Report { .. } | Action::Routed => {}
         }

@@ -20,8 +20,6 @@ use crate::{
 
 use super::{Asked, Link, Opened, Runner};
 
-/// A TCP connection that does not stand by then failed (our guess; discovery allows a candidate 5 s, handshake included).
-const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a security layer below the records may take (parameters, 1.1: as the handshake above it).
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -34,8 +32,9 @@ where
 {
     pub(super) fn dial(&mut self, addr: SocketAddr, expected: Option<NodeId>, dial_key: Option<DialKey>) {
         let (fabric, opened) = (Arc::clone(&self.fabric), self.opened.0.clone());
+        let patience = self.config.dial_timeout;
         tokio::spawn(async move {
-            let stream = timeout(DIAL_TIMEOUT, fabric.dial(addr)).await;
+            let stream = timeout(patience, fabric.dial(addr)).await;
             let stream = stream.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
             // An error means that the stack is gone and wants nobody any more.
             let _unheard = opened.send(Opened::Dialled { addr, target: Target { expected, dial_key }, stream }).await;
@@ -64,6 +63,7 @@ where
             Verdict::Evict(oldest) => self.close(oldest, CloseReason::HalfOpenLimit),
             Verdict::Refuse(reason) => {
                 count_closed(Closed::by_us(reason));
+                self.stack.push(NetworkEvent::TurnedAway { remote, reason });
                 return tracing::debug!(%remote, %reason, "stream refused unread");
             }
         }
@@ -96,6 +96,7 @@ where
         }
         self.registry.insert(link, LinkHandle { remote, outbound, peer: None, account: account.clone(), post });
         let (security, clock, events) = (Arc::clone(&self.security), self.clock, self.link_events.0.clone());
+        let write_patience = self.config.write_patience;
         tokio::spawn(async move {
             let _guard = EndGuard { link, events: events.clone() };
             let opening = security.open(stream, remote, target, clock.now());
@@ -110,7 +111,9 @@ where
                     return;
                 }
             };
-            LinkTask::new(link, remote, connection, stream, clock, account, starved, mail, events).run().await;
+            let task =
+                LinkTask::new(link, remote, connection, stream, clock, account, starved, mail, events, write_patience);
+            task.run().await;
         });
     }
 
@@ -182,6 +185,10 @@ where
             },
             ConnectionEvent::Rtt(rtt) => self.stack.push(NetworkEvent::PeerStats { peer, rtt }),
             ConnectionEvent::Heartbeat(data) => self.stack.push(NetworkEvent::Heartbeat { peer, data }),
+            // The link task counted it.
+            ConnectionEvent::Unsent { command, reason, .. } => {
+                self.stack.push(NetworkEvent::Shed { peer, command, reason });
+            }
             // The link task counts what was skipped; the others were handled before.
             ConnectionEvent::Skipped { .. } | ConnectionEvent::Established(_) | ConnectionEvent::Closed(_) => {}
         }
@@ -245,7 +252,7 @@ fn arrived(message: &Message, charge: Charge) -> (Class, usize, Charge) {
     (message.command.class(), charge.bytes(), charge.transfer(Pool::Inbox))
 }
 
-fn count_closed(closed: Closed) {
+pub(super) fn count_closed(closed: Closed) {
     let (by, reason) = (closed.by.label(), closed.reason.label());
     metrics::counter!("peerage_connections_closed_total", "by" => by, "reason" => reason).increment(1);
 }

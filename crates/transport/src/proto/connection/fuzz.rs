@@ -192,6 +192,7 @@ impl Stage {
                     self.connection.handle_command(self.now, ConnectionCommand::Consumed { class, bytes });
                 }
                 ConnectionEvent::Rtt(_) => {}
+                ConnectionEvent::Unsent { count, .. } => assert!(count > 0, "nothing is no news"),
                 ConnectionEvent::Closed(_) => self.closed = true,
             }
         }

@@ -313,7 +313,15 @@ impl Connection for SecureConnection {
     }
 
     fn poll_event(&mut self) -> Option<ConnectionEvent> {
-        pop_front(&mut self.events).or_else(|| self.closed.take().map(ConnectionEvent::Closed))
+        if let Some(event) = pop_front(&mut self.events) {
+            return Some(event);
+        }
+        match &mut self.state {
+            State::Open(open) => open.next_unsent(),
+            State::Handshaking(..) | State::Confirming(_) | State::Closed => {
+                self.closed.take().map(ConnectionEvent::Closed)
+            }
+        }
     }
 
     fn next_timeout(&self) -> Option<Timestamp> {

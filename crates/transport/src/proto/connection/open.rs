@@ -32,10 +32,6 @@ use super::{
 /// How often a refusal of the budget is tried again (our guess: short beside a round trip over the sea).
 const RETRY: Duration = Duration::from_millis(50);
 
-/// How long the budget may refuse before the connection ends. Longer than a message may stand still (`pace.rs`), so that
-/// whoever holds memory for nothing goes before whoever waits for it.
-const PATIENCE: Duration = Duration::from_secs(15);
-
 /// What happened, on its way to the runner.
 pub(super) type Events = VecDeque<ConnectionEvent>;
 
@@ -206,7 +202,7 @@ impl Open {
             let untaken = self.session.read_frames(now, &pause.frames, events).map_err(Closed::by_us)?.len();
             if untaken == 0 {
                 self.read(now, &pause.bytes, events)?;
-            } else if now.since(pause.since) >= PATIENCE {
+            } else if now.since(pause.since) >= self.session.config.budget_patience {
                 return Err(Closed::by_us(CloseReason::OverBudget));
             } else {
                 if untaken < pause.frames.len() {
@@ -225,6 +221,7 @@ impl Open {
         while let Some(id) = self.session.requests.end_due(now) {
             events.push_back(ConnectionEvent::Response { id, result: Err(RequestError::Timeout) });
         }
+        self.session.mux.forget_all_abandoned(&self.session.requests);
         Ok(())
     }
 
@@ -286,6 +283,13 @@ impl Open {
         for id in self.session.requests.end_all() {
             events.push_back(ConnectionEvent::Response { id, result: Err(RequestError::Closed(closed)) });
         }
+        self.session.mux.lose_all();
+        events.extend(core::iter::from_fn(|| self.session.mux.next_unsent()));
+    }
+
+    /// Messages that will never be sent and of which nobody was told.
+    pub(super) fn next_unsent(&mut self) -> Option<ConnectionEvent> {
+        self.session.mux.next_unsent()
     }
 }
 

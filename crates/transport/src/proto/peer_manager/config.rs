@@ -204,6 +204,19 @@ impl Unmet {
         }
     }
 
+    /// In words, for a person.
+    pub const fn explain(self) -> &'static str {
+        match self {
+            Self::NoAddress => "No address of it is known that may be dialled.",
+            Self::Banned => "It is banned.",
+            Self::Denied => "The operator's lists forbid it.",
+            Self::Resting => "A dial failed just before; it rests.",
+            Self::Busy => "Too many others are being dialled.",
+            Self::AddressInUse => "Somebody else is being dialled at the only address that may be.",
+            Self::TurnedAway(_) => "It was reached, and is not let in.",
+        }
+    }
+
     /// The reason of a connection that never came to be.
     pub const fn reason(self) -> CloseReason {
         match self {
@@ -231,10 +244,26 @@ pub enum PeerEvent {
         /// What it did.
         fault: Fault,
     },
+    /// Somebody was banned. All bans follow as [`PeerEvent::Bans`].
+    Banned {
+        /// Whom it concerns.
+        subject: Subject,
+        /// Until when.
+        until: UnixMillis,
+        /// Whether the operator did, and not the faults that were booked.
+        by_hand: bool,
+    },
+    /// A ban was lifted before its time. All bans follow as [`PeerEvent::Bans`].
+    Unbanned {
+        /// Whom it concerned.
+        subject: Subject,
+    },
     /// A peer had to make room for others.
     Evicted {
         /// Who.
         peer: NodeId,
+        /// For whose sake: who came while there was no place left; nobody in particular if a guest's time was over.
+        by: Option<NodeId>,
     },
     /// A [`Want::Now`] that will not be granted. A dial for it that failed is not told so, but as
     /// [`DialFailed`](peerage_core::NetworkEvent::DialFailed) by whoever runs the manager. A [`Managed`](crate::proto::managed::Managed) stack tells it to whoever asked,

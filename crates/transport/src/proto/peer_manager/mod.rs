@@ -34,8 +34,8 @@ use core::{
     time::Duration,
 };
 use peerage_core::{
-    Action, CloseReason, Done, Fault, JobId, KeyedState, LinkId, LinkInfo, NetworkEvent, NoJob, NodeId, Now, Outlet,
-    Protocol, Seed, SeededRng, Timers, Timestamp, UnixMillis,
+    Action, CloseReason, Done, Doors, Fault, JobId, KeyedState, LinkId, LinkInfo, NetworkEvent, NoJob, NodeId, Now,
+    Outlet, Protocol, Seed, SeededRng, Timers, Timestamp, UnixMillis,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -119,6 +119,8 @@ pub struct PeerManager {
     /// Who left last, and which group of addresses answers for them.
     departed: VecDeque<(NodeId, Option<Group>)>,
     timers: Timers<Timer>,
+    /// The doors as they were told last.
+    doors: Doors,
     actions: VecDeque<Action<Self>>,
 }
 
@@ -155,11 +157,13 @@ impl PeerManager {
             links: BTreeMap::new(),
             departed: VecDeque::new(),
             timers,
+            doors: Doors::default(),
             actions: VecDeque::new(),
         };
         for known in reserved {
             manager.reserve(UnixMillis(0), known);
         }
+        manager.tell_doors();
         manager
     }
 
@@ -296,6 +300,12 @@ impl PeerManager {
         if banned.is_empty() {
             return;
         }
+        for subject in &banned {
+            // The operator's own choice is sent away and not banned.
+            if *subject != Subject::Peer(peer) || !self.is_privileged(&peer) {
+                self.tell_banned(now, *subject, false);
+            }
+        }
         if banned.contains(&Subject::Peer(peer)) {
             self.send_away(now, peer);
         }
@@ -357,7 +367,33 @@ impl PeerManager {
         }
     }
 
+    fn tell_banned(&mut self, now: Now, subject: Subject, by_hand: bool) {
+        if let Some(until) = self.conduct.banned(now.wall, &subject) {
+            self.actions.push_back(Action::Emit(PeerEvent::Banned { subject, until, by_hand }));
+        }
+    }
+
+    /// Tells who may open a stream at all, if that is not what it was: as far as an address alone decides it.
+    fn tell_doors(&mut self) {
+        let PeerManagerConfig { allow, deny, .. } = &self.config;
+        let ranges = |rules: &[Rule]| rules.iter().filter_map(Rule::net).map(|net| net.parts()).collect::<Vec<_>>();
+        // Whoever comes from anywhere may be one of those who are let in by their names.
+        let by_name =
+            allow.iter().any(|rule| rule.net().is_none()) || !self.reserved.is_empty() || !self.trusted.is_empty();
+        let open = (!allow.is_empty() && !by_name).then(|| ranges(allow));
+        let doors = Doors { shut: ranges(deny), open };
+        if self.doors != doors {
+            self.doors = doors.clone();
+            self.actions.push_back(Action::Link(Outlet::Doors(doors)));
+        }
+    }
+
     fn order(&mut self, now: Now, command: PeerCommand) {
+        self.obey(now, command);
+        self.tell_doors();
+    }
+
+    fn obey(&mut self, now: Now, command: PeerCommand) {
         match command {
             PeerCommand::Want(want) => self.want(now, want),
             PeerCommand::Report { peer, fault } => self.report(now, peer, fault),
@@ -369,12 +405,15 @@ impl PeerManager {
             }
             PeerCommand::Ban { subject, lasting } => {
                 self.conduct.ban_for(now.wall, subject, lasting);
+                self.tell_banned(now, subject, true);
                 self.review(now);
                 self.actions.push_back(Action::Emit(PeerEvent::Bans(self.conduct.bans())));
             }
             PeerCommand::Unban(subject) => {
-                self.conduct.pardon(&subject);
-                self.actions.push_back(Action::Emit(PeerEvent::Bans(self.conduct.bans())));
+                if self.conduct.pardon(&subject) {
+                    self.actions.push_back(Action::Emit(PeerEvent::Unbanned { subject }));
+                    self.actions.push_back(Action::Emit(PeerEvent::Bans(self.conduct.bans())));
+                }
             }
             PeerCommand::Allow(rules) => {
                 self.config.allow = rules;

@@ -97,6 +97,13 @@ impl EventHash {
                 self.peer(at, node, 11, peer);
                 self.bytes(data);
             }
+            NetworkEvent::Pressure(pressure) => {
+                for debtor in &pressure.debtors {
+                    self.peer(at, node, 12, &debtor.peer);
+                    self.0.update((debtor.owed as u64).to_be_bytes());
+                    self.0.update((debtor.inbox as u64).to_be_bytes());
+                }
+            }
         }
     }
 

@@ -89,6 +89,7 @@ impl LinkTask {
                         skipped[*class] += bytes;
                         continue;
                     }
+                    ConnectionEvent::Unsent { reason, count, .. } => count_dropped(*reason, *count),
                     _ => {}
                 }
                 if self.events.send((self.link, LinkEvent::Connection(event))).is_err() {

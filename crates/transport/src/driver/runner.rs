@@ -2,12 +2,13 @@
 
 mod links;
 mod outgoing;
+mod pressure;
 
 use bytes::Bytes;
 use core::{net::SocketAddr, time::Duration};
 use peerage_core::{
     Action, Class, CloseReason, Command, ConnectionCommand, ConnectionEvent, Done, Job, JobId, LinkId, LinkInfo,
-    NodeId, Outlet, Output, Protocol, RequestId, Stack, Timers,
+    Lookout, NodeId, Outlet, Output, Protocol, RequestId, Stack, Timers,
 };
 use std::{collections::BTreeMap, io, sync::Arc};
 use tokio::{
@@ -52,6 +53,10 @@ struct Link {
     /// What arrived before the peer manager admitted it; bounded by the credit of the connection.
     early: Vec<ConnectionEvent>,
     inflow: Inflow,
+    /// Whether the budget refuses what it sends.
+    waits: bool,
+    /// Whether nothing is read from it for now.
+    stopped: bool,
 }
 
 /// A request of the stack that waits for its answer.
@@ -90,6 +95,7 @@ pub(super) struct Runner<P: Protocol, F> {
     /// When held credit of a connection may be returned.
     releases: Timers<LinkId>,
     live: BTreeMap<NodeId, LinkId>,
+    lookout: Lookout,
     asked: BTreeMap<u64, Asked>,
     to_answer: BTreeMap<RequestId, (LinkId, u64)>,
     next_number: u64,
@@ -139,6 +145,7 @@ where
             links: BTreeMap::new(),
             releases: Timers::new(),
             live: BTreeMap::new(),
+            lookout: Lookout::default(),
             asked: BTreeMap::new(),
             to_answer: BTreeMap::new(),
             next_number: 0,
@@ -157,7 +164,9 @@ where
         let stopped = loop {
             self.pump();
             self.release_credit();
-            let wake = [self.stack.next_timeout(), self.releases.next()].into_iter().flatten().min();
+            self.look_at_memory();
+            let wake =
+                [self.stack.next_timeout(), self.releases.next(), self.lookout.next()].into_iter().flatten().min();
             tokio::select! {
                 call = self.calls.recv() => match call {
                     Some(Call::Command(command)) => self.stack.command(command),
@@ -284,6 +293,9 @@ where
             Action::Link(Outlet::Dial { addr, expected, dial_key }) => self.dial(addr, expected, dial_key),
             Action::Link(Outlet::Admit(link)) => self.admit(link),
             Action::Link(Outlet::Close { link, reason }) => self.close(link, reason),
+            Action::Link(Outlet::Shed { link, bytes }) => self.relieve(link, bytes),
+            Action::Link(Outlet::Stop(link)) => self.listen_to(link, false),
+            Action::Link(Outlet::Resume(link)) => self.listen_to(link, true),
             // A stack without a peer manager has nobody to tell.
             Action::Want(_) | Action::Report { .. } | Action::Routed => {}
         }

@@ -2,8 +2,8 @@
 
 use core::{net::SocketAddr, time::Duration};
 use peerage_core::{
-    Budget, Charge, Class, CloseReason, Closed, Connection, ConnectionCommand, ConnectionEvent, DialKey, LinkId,
-    Message, NetworkEvent, NodeId, Pool, Protocol, RequestError, RequestId,
+    Budget, Charge, Class, CloseReason, Closed, Connection, ConnectionCommand, ConnectionEvent, DialKey, DropReason,
+    LinkId, Message, NetworkEvent, NodeId, Pool, Protocol, RequestError, RequestId,
 };
 use std::{io, sync::Arc};
 use tokio::{sync::mpsc, time::timeout};
@@ -11,7 +11,7 @@ use tokio::{sync::mpsc, time::timeout};
 use crate::{
     driver::{
         BoxedStream, Target,
-        link::{EndGuard, LinkEvent, LinkTask, refused},
+        link::{EndGuard, LinkEvent, LinkTask, count_dropped, refused},
         registry::LinkHandle,
     },
     proto::{admission::Verdict, inflow::Inflow},
@@ -74,12 +74,14 @@ where
         let account = Budget::account(self.config.owed_per_peer);
         let (outbound, dialled) = (target.is_some(), target.as_ref().map(|target| target.expected));
         let handle = LinkHandle { remote, outbound, peer: None, account, starved: Arc::default(), commands: sender };
+        // The receiver is in our hands: these cannot fail.
+        let _received = handle.commands.send(ConnectionCommand::Account(handle.account.clone()));
         if !self.heartbeat.is_empty() {
-            // The receiver is in our hands: this cannot fail.
             let _received = handle.commands.send(ConnectionCommand::Heartbeat(self.heartbeat.clone()));
         }
         let inflow = Inflow::new(self.config.inflow, self.clock.now().mono);
-        self.links.insert(link, Link { remote, dialled, info: None, admitted: false, early: Vec::new(), inflow });
+        let (early, waits, stopped) = (Vec::new(), false, false);
+        self.links.insert(link, Link { remote, dialled, info: None, admitted: false, early, inflow, waits, stopped });
         self.registry.insert(link, handle.clone());
         let (security, clock, events) = (Arc::clone(&self.security), self.clock, self.link_events.0.clone());
         tokio::spawn(async move {
@@ -131,6 +133,7 @@ where
                 self.stack.push(NetworkEvent::LinkUp { link, info });
             }
             ConnectionEvent::Closed(closed) => self.link_closed(link, closed),
+            ConnectionEvent::Waits(waits) => entry.waits = waits,
             event if entry.admitted => self.admitted_event(link, event),
             event => entry.early.push(event),
         }
@@ -156,6 +159,9 @@ where
                     self.stack.push_from(link, class, bytes, NetworkEvent::Response { peer, id, command, result });
                 }
                 (Some(Asked { peer, id, command, .. }), Err(error)) => {
+                    if error == RequestError::Dropped(DropReason::Shed) {
+                        count_dropped(DropReason::Shed, 1);
+                    }
                     self.stack.push(NetworkEvent::Response { peer, id, command, result: Err(error) });
                 }
                 // Nobody waits any more, but the sender's credit must come back all the same.
@@ -167,8 +173,15 @@ where
             },
             ConnectionEvent::Rtt(rtt) => self.stack.push(NetworkEvent::PeerStats { peer, rtt }),
             ConnectionEvent::Heartbeat(data) => self.stack.push(NetworkEvent::Heartbeat { peer, data }),
+            // The link task counted it.
+            ConnectionEvent::Unsent { command, reason, .. } => {
+                self.stack.push(NetworkEvent::Shed { peer, command, reason });
+            }
             // The link task counts what was skipped; the others were handled before.
-            ConnectionEvent::Skipped { .. } | ConnectionEvent::Established(_) | ConnectionEvent::Closed(_) => {}
+            ConnectionEvent::Skipped { .. }
+            | ConnectionEvent::Established(_)
+            | ConnectionEvent::Waits(_)
+            | ConnectionEvent::Closed(_) => {}
         }
     }
 
@@ -178,6 +191,7 @@ where
         entry.admitted = true;
         let early = std::mem::take(&mut entry.early);
         let peer = info.peer;
+        self.seat(link);
         self.live.insert(peer, link);
         tracing::debug!(%peer, remote = %info.remote, outbound = info.outbound, "peer up");
         self.stack.push(NetworkEvent::PeerUp { peer, info });

@@ -22,6 +22,7 @@ mod config;
 mod dialling;
 mod eviction;
 mod lists;
+mod pressure;
 mod slots;
 mod table;
 #[cfg(test)]
@@ -38,7 +39,7 @@ use peerage_core::{
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::proto::admission::Group;
+use crate::proto::{admission::Group, shedder::Shedder};
 pub use address::AddressPolicy;
 use book::{Book, Entry};
 use conduct::Conduct;
@@ -112,6 +113,7 @@ pub struct PeerManager {
     trusted: BTreeSet<NodeId>,
     anchors: BTreeSet<NodeId>,
     conduct: Conduct,
+    shedder: Shedder,
     dials: BTreeMap<SocketAddr, Dial>,
     /// Who is wanted at once while all dials are taken, and until when that is of use.
     waiting: VecDeque<(Timestamp, NodeId)>,
@@ -145,6 +147,7 @@ impl PeerManager {
             trusted: core::mem::take(&mut config.trusted).into_iter().collect(),
             anchors: lines.iter().filter(|line| line.anchor).map(|line| line.known.peer).take(ANCHORS).collect(),
             conduct: Conduct::new(&config.bans),
+            shedder: Shedder::default(),
             config,
             dials: BTreeMap::new(),
             waiting: VecDeque::new(),
@@ -468,6 +471,7 @@ impl Protocol for PeerManager {
                 }
             }
             NetworkEvent::Heartbeat { peer, .. } => self.alive(now, &peer),
+            NetworkEvent::Pressure(pressure) => self.relieve(now, &pressure),
             _ => {}
         }
     }

@@ -279,7 +279,7 @@ impl<P: Protocol> Sim<P> {
     pub(crate) fn notify(&mut self, node: usize, to: &[NodeId], message: Message) {
         let resident = self.resident(node, &message);
         for peer in to {
-            let resident = resident.clone().or_else(|reason| self.from_floor(node, *peer, &message, reason));
+            let resident = resident.clone().or_else(|reason| self.floor_of_recipient(node, *peer, &message, reason));
             let posted = resident.and_then(|resident| {
                 self.post(node, *peer, message.command.class(), resident, Wire::Notify(message.clone()))
             });
@@ -296,7 +296,7 @@ impl<P: Protocol> Sim<P> {
         let class = message.command.class();
         let posted = self
             .resident(node, &message)
-            .or_else(|reason| self.from_floor(node, to, &message, reason))
+            .or_else(|reason| self.floor_of_recipient(node, to, &message, reason))
             .and_then(|resident| self.post(node, to, class, resident, Wire::Request { id: number, message }));
         match posted {
             Ok(link) => {
@@ -320,7 +320,7 @@ impl<P: Protocol> Sim<P> {
         let wire = Wire::Response { id: wire_id, message: message.clone() };
         let posted = self
             .resident(node, &message)
-            .or_else(|reason| self.from_floor(node, to, &message, reason))
+            .or_else(|reason| self.floor_of_recipient(node, to, &message, reason))
             .and_then(|resident| self.post_on(link, message.command.class(), resident, wire));
         if let Err(reason) = posted {
             self.shed(node, to, &message, reason);
@@ -336,7 +336,7 @@ impl<P: Protocol> Sim<P> {
     }
 
     /// Pays for a message out of its recipient's floor, when nothing is left that all share.
-    fn from_floor(
+    fn floor_of_recipient(
         &self,
         node: usize,
         peer: NodeId,

@@ -5,6 +5,7 @@ mod architecture;
 mod mutants;
 mod number;
 mod parameters;
+mod reasons;
 mod threats;
 
 use std::{

@@ -15,8 +15,8 @@ use super::{
 const MAINTAIN_EVERY: Duration = Duration::from_millis(250);
 /// Dials under way at most (our guess; Bitcoin Core opens one at a time, geth 16).
 const MAX_DIALS: usize = 16;
-/// A wish for somebody at once that finds all dials taken waits so long (our guess: half of what a lookup waits).
-const ACQUIRE: Duration = Duration::from_secs(2);
+/// The default of `acquire_timeout`: a wish for somebody at once that finds all dials taken waits so long (our guess: half of what a lookup waits).
+pub(super) const ACQUIRE: Duration = Duration::from_secs(2);
 /// Wishes that wait so at a time (our guess: four times the dials).
 const MAX_WAITING: usize = 64;
 /// A peer that we know from hearsay is tried out so often, while there is nothing else to dial (Bitcoin Core,
@@ -99,7 +99,7 @@ impl PeerManager {
             Ok(()) => {}
             Err(Unmet::Busy) if self.waiting.iter().any(|(_, waits)| *waits == peer) => {}
             Err(Unmet::Busy) if self.waiting.len() < MAX_WAITING => {
-                self.waiting.push_back((now.mono + ACQUIRE, peer));
+                self.waiting.push_back((now.mono + self.config.acquire_timeout, peer));
             }
             Err(why) => self.actions.push_back(Action::Emit(PeerEvent::Unmet { peer, why })),
         }

@@ -131,6 +131,7 @@ impl Protocol for Probe {
             NetworkEvent::Writable { .. } => self.saw(Saw::Writable),
             NetworkEvent::PeerStats { .. } => {}
             NetworkEvent::Heartbeat { data, .. } => self.saw(Saw::Heartbeat(data)),
+            NetworkEvent::TurnedAway { .. } => unreachable!("the simulator has no streams"),
         }
     }
 

@@ -175,6 +175,7 @@ impl Protocol for Probe {
             }
             NetworkEvent::PeerStats { peer, .. } => self.saw(Saw::Rtt(peer)),
             NetworkEvent::Heartbeat { peer, data } => self.saw(Saw::Heartbeat(peer, data)),
+            NetworkEvent::TurnedAway { .. } => unreachable!("only the peer manager hears of it"),
         }
     }
 

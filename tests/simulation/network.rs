@@ -168,7 +168,8 @@ impl Network {
                         | PeerEvent::Banned { .. }
                         | PeerEvent::Unbanned { .. }
                         | PeerEvent::Evicted { .. }
-                        | PeerEvent::Unmet { .. },
+                        | PeerEvent::Unmet { .. }
+                        | PeerEvent::ReservedUndialled { .. },
                     )
                     | ManagedEvent::Upper(OverlayEvent::Discovery(_)) => {}
                     ManagedEvent::Upper(OverlayEvent::Chain(event)) => self.heard(node, event),

@@ -159,6 +159,12 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
                 metrics::counter!("peerage_wants_unmet_total", "reason" => why.label()).increment(1);
                 tracing::debug!(%peer, why = why.label(), "wanted in vain");
             }
+            ManagedEvent::Peers(PeerEvent::ReservedUndialled { peer, why }) => {
+                tracing::warn!(
+                    %peer, why = why.label(),
+                    "a reserved peer cannot be dialled; check its address, and the lists `allow` and `deny`, in config.toml"
+                );
+            }
             ManagedEvent::Peers(PeerEvent::TwoHosts { peer, kept, refused }) => {
                 metrics::counter!("peerage_two_hosts_total").increment(1);
                 tracing::warn!(
@@ -250,6 +256,7 @@ impl Remembered {
             | PeerEvent::Unbanned { .. }
             | PeerEvent::Evicted { .. }
             | PeerEvent::Unmet { .. }
+            | PeerEvent::ReservedUndialled { .. }
             | PeerEvent::TwoHosts { .. } => {}
         }
     }
@@ -300,6 +307,7 @@ fn build_stack(now: Now, parts: Parts<'_>) -> Result<NodeStack, ChainConfigError
             max_peers: config.max_peers(),
             outbound_per_group: config.outbound_per_group(),
             reserved,
+            seeds: seeds.clone(),
             trusted: config.trusted().to_vec(),
             allow: config.allow().to_vec(),
             deny: config.deny().to_vec(),

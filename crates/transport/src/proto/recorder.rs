@@ -298,7 +298,9 @@ impl Recorder {
             }
             PeerEvent::Unbanned { subject: Subject::Peer(peer) } => (peer, Happening::Unbanned),
             PeerEvent::Evicted { peer, by } => (peer, Happening::Evicted { by }),
-            PeerEvent::Unmet { peer, why } => (peer, Happening::Unmet { why }),
+            PeerEvent::Unmet { peer, why } | PeerEvent::ReservedUndialled { peer, why } => {
+                (peer, Happening::Unmet { why })
+            }
             PeerEvent::TwoHosts { peer, kept, refused } => (peer, Happening::TwoHosts { kept, refused }),
             PeerEvent::Banned { subject: Subject::Group(_), .. }
             | PeerEvent::Unbanned { subject: Subject::Group(_) }

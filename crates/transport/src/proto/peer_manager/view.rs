@@ -51,7 +51,7 @@ impl PeerManager {
     pub fn standing(&self, peer: &Peer) -> Standing {
         let id = &peer.info.peer;
         match peer.info.outbound {
-            _ if self.reserved.contains(id) => Standing::Reserved,
+            _ if self.reserved.contains_key(id) => Standing::Reserved,
             _ if self.trusted.contains(id) => Standing::Trusted,
             true if peer.transient => Standing::Passing,
             true if self.anchors.contains(id) => Standing::Anchor,
@@ -107,7 +107,7 @@ impl PeerManager {
     /// Who is reserved, and where it may be.
     pub fn reserved(&self) -> impl Iterator<Item = KnownPeer> {
         let addrs = |peer| self.book.get(peer).map_or_else(Vec::<SocketAddr>::new, |entry| entry.addrs.clone());
-        self.reserved.iter().map(move |peer| KnownPeer { peer: *peer, addrs: addrs(peer) })
+        self.reserved.keys().map(move |peer| KnownPeer { peer: *peer, addrs: addrs(peer) })
     }
 
     /// Who is trusted.

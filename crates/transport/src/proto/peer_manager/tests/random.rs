@@ -101,7 +101,6 @@ fn tell(seed: u64) {
                     bench.order(PeerCommand::Disconnect { peer: id(number), reason: CloseReason::Requested })
                 } else {
                     let by = Duration::from_millis(roll(4_000) as u64);
-                    bench.now.wall = bench.now.wall + by;
                     bench.pass(by)
                 }
             }

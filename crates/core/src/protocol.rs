@@ -9,7 +9,8 @@ use core::{
 
 use crate::connection::{DialKey, LinkInfo};
 use crate::{
-    Charge, CloseReason, Closed, Command, DropReason, Fault, Job, JobId, Message, NodeId, Now, RequestError, Timestamp,
+    Charge, CloseReason, Closed, Command, DropReason, Fault, Job, JobId, Message, NodeId, Now, Pressure, RequestError,
+    Timestamp,
 };
 
 /// One connection, for as long as it lasts. Numbers are never reused within a process.
@@ -137,7 +138,7 @@ pub enum NetworkEvent {
         /// The answer, or why there is none.
         result: Result<(Message, Charge), RequestError>,
     },
-    /// A message to this peer was dropped before it was sent.
+    /// A message to this peer was dropped before it was sent, or several of a kind in a row.
     Shed {
         /// To whom it was addressed.
         peer: NodeId,
@@ -166,6 +167,9 @@ pub enum NetworkEvent {
         /// What its stack put there.
         data: Bytes,
     },
+    /// Memory is short, or was. Only the peer manager hears this, and answers with [`Outlet::Shed`], [`Outlet::Stop`],
+    /// [`Outlet::Resume`] or [`Outlet::Close`].
+    Pressure(Box<Pressure>),
 }
 
 impl NetworkEvent {
@@ -185,6 +189,7 @@ impl NetworkEvent {
             Self::Writable { peer } => Self::Writable { peer: *peer },
             Self::PeerStats { peer, rtt } => Self::PeerStats { peer: *peer, rtt: *rtt },
             Self::Heartbeat { peer, data } => Self::Heartbeat { peer: *peer, data: data.clone() },
+            Self::Pressure(pressure) => Self::Pressure(pressure.clone()),
         })
     }
 
@@ -299,6 +304,18 @@ pub enum Outlet {
         /// Why; the other side is told.
         reason: CloseReason,
     },
+    /// Drop messages that wait for a peer, those of the lowest class first, until so many bytes are free. Never one that has
+    /// begun to go out. Each is told as [`NetworkEvent::Shed`], a request as one that failed.
+    Shed {
+        /// The connection on which they wait.
+        link: LinkId,
+        /// How many bytes to free at least, as they are owed.
+        bytes: usize,
+    },
+    /// Read nothing more from a connection for now.
+    Stop(LinkId),
+    /// Read again.
+    Resume(LinkId),
     /// From now on, who may open a stream at all, whoever it turns out to be.
     Doors(Doors),
 }

@@ -106,7 +106,7 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
         TcpFabric::bind(config.listen()).await.map_err(|reason| RunError::Listen { addr: config.listen(), reason })?;
     let listen = fabric.local_addr();
     let files = PeerFiles::new(dir.path());
-    let budget = Budget::with_shares(config.budget_bytes());
+    let budget = Budget::with_floors(config.budget_bytes(), config.max_peers());
     let mut rng = SecretRng::from_os();
     let book = files.load_book();
     let book_key = book.key.unwrap_or_else(|| rng.bytes32());

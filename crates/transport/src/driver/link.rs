@@ -107,8 +107,9 @@ pub(super) struct LinkTask {
     ahead: usize,
     last_words: Option<Timestamp>,
     starved_check: Option<Timestamp>,
-    /// How long the socket may take nothing of what is there, and when that will have been.
+    /// How long the socket may take nothing of what is there.
     write_patience: Duration,
+    /// When that is over, while something is there.
     too_slow: Option<Timestamp>,
     /// Wakes the task when something is due, or before.
     alarm: Pin<Box<Sleep>>,
@@ -212,7 +213,7 @@ impl LinkTask {
         if self.connection.next_timeout().is_some_and(|at| at <= now.mono) {
             self.connection.handle_timeout(now);
         }
-        if self.too_slow.take_if(|at| *at <= now.mono).is_some() && self.last_words.is_none() {
+        if self.too_slow.is_some_and(|at| at <= now.mono) && self.last_words.is_none() {
             self.connection.handle_command(now, ConnectionCommand::Close(CloseReason::SlowPeer));
         }
         if !self.tell(now) {
@@ -323,10 +324,6 @@ impl LinkTask {
             self.outgoing.reserve(WRITE_BYTES + MAX_SEALED_BODY);
         }
         let wrote = self.write_piece(cx, now);
-        self.too_slow = match wrote {
-            Wrote::Blocked => self.too_slow.or(Some(now.mono + self.write_patience)),
-            Wrote::All | Wrote::Piece | Wrote::Failed => None,
-        };
         if wrote != Wrote::Blocked {
             self.outgoing.clear();
             self.written = 0;
@@ -369,6 +366,7 @@ impl LinkTask {
                     return Wrote::Failed;
                 }
                 Poll::Pending => {
+                    self.too_slow.get_or_insert(now.mono + self.write_patience);
                     self.ahead = WRITE_BYTES_BLOCKED;
                     return Wrote::Blocked;
                 }
@@ -378,10 +376,10 @@ impl LinkTask {
 
     /// Sets the alarm for what is due next; whether something is due already.
     fn sleep(&mut self, cx: &mut Context<'_>, now: Now) -> bool {
-        let due = [self.connection.next_timeout(), self.last_words, self.starved_check, self.too_slow]
-            .into_iter()
-            .flatten()
-            .min();
+        // Who is told to go for it, waits for nothing but its last words.
+        let too_slow = self.too_slow.filter(|_| self.last_words.is_none());
+        let due = [self.connection.next_timeout(), self.last_words, self.starved_check, too_slow];
+        let due = due.into_iter().flatten().min();
         let Some(due) = due else { return false };
         if due <= now.mono {
             return true;

@@ -56,7 +56,8 @@ impl Post {
         let mut slot = self.0.slot();
         if slot.closed {
             drop(slot);
-            return lose(core::mem::take(commands));
+            count_lost(commands);
+            return commands.clear();
         }
         if slot.commands.is_empty() {
             core::mem::swap(&mut slot.commands, commands);
@@ -122,16 +123,16 @@ impl Drop for Mail {
         slot.closed = true;
         let lost = core::mem::take(&mut slot.commands);
         drop(slot);
-        lose(lost);
+        count_lost(&lost);
     }
 }
 
-/// What came too late for its connection is lost with it; a request fails by itself.
-fn lose(commands: Vec<ConnectionCommand>) {
-    let said = |command: &ConnectionCommand| {
-        matches!(command, ConnectionCommand::Notify(_) | ConnectionCommand::Respond { .. })
-    };
-    let lost = commands.iter().filter(|command| said(command)).count();
+/// Counts messages that no connection will take; a request fails with its connection.
+fn count_lost(commands: &[ConnectionCommand]) {
+    let lost = commands
+        .iter()
+        .filter(|command| matches!(command, ConnectionCommand::Notify(_) | ConnectionCommand::Respond { .. }));
+    let lost = lost.count();
     if lost > 0 {
         count_dropped(DropReason::ConnectionLost, lost as u64);
     }

@@ -69,7 +69,7 @@ impl<P: Protocol> Protocol for Managed<P> {
         self.last = now;
         self.recorder.hears(now, &event);
         match event {
-            NetworkEvent::LinkUp { .. } | NetworkEvent::LinkDown { .. } => {
+            NetworkEvent::LinkUp { .. } | NetworkEvent::LinkDown { .. } | NetworkEvent::Pressure(_) => {
                 return self.peers.handle_network(now, event);
             }
             NetworkEvent::TurnedAway { .. } => return,

@@ -19,6 +19,7 @@ mod fragments;
 mod hand;
 mod handshake;
 mod known_key;
+mod memory;
 mod messages;
 mod preamble;
 mod records;

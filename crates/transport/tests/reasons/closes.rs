@@ -80,6 +80,7 @@ pub(crate) async fn story(reason: CloseReason) -> Option<Ended> {
         }
         CloseReason::TooSlow => a_message_is_begun_and_not_gone_on_with().await,
         CloseReason::Denied => whoever_is_on_the_list_comes().await,
+        CloseReason::Hoarding => a_peer_holds_what_others_need().await,
     })
 }
 
@@ -455,4 +456,18 @@ async fn a_message_is_begun_and_not_gone_on_with() -> Ended {
     let mut hand = served(&node).await;
     hand.send_frames(&[first(BULK, 1 << 20)]).await;
     us_to_hand(node, hand).await
+}
+
+/// A peer goes on with nothing and has begun so much that another has to wait.
+async fn a_peer_holds_what_others_need() -> Ended {
+    let mut one = plan(ONE);
+    one.driver.budget = Budget::with_floors(8 << 20, 8);
+    one.connection.budget = one.driver.budget.clone();
+    let node = one.start().await;
+    let mut hand = served(&node).await;
+    hand.say(Message::new(BULK, vec![7; 700_000]), false).await;
+    let mut friend = Hand::shake(node.addr, FRIEND).await;
+    friend.is_served().await;
+    friend.say(Message::new(BULK, vec![8; 300_000]), true).await;
+    us_to_hand(node, hand).await.keeping(friend)
 }

@@ -9,7 +9,7 @@ use peerage_wire::RecordKind;
 use crate::{
     counters,
     hand::{ATTACKER, Hand},
-    victim::{Do, ITEM, NOTE, Plan, UNHEARD_OF, VOTE, Victim, keypair},
+    victim::{BULK, Do, ITEM, NOTE, Plan, UNHEARD_OF, VOTE, Victim, keypair},
     witness::Dropped,
 };
 
@@ -24,6 +24,7 @@ pub(crate) async fn story(reason: DropReason) -> Option<Dropped> {
         DropReason::TooLong => a_node_sends(Message::new(NOTE, vec![7; (32 << 10) + 1])).await,
         DropReason::Unrequested => an_answer_comes_to_no_question().await,
         DropReason::Superseded => a_question_is_too_old_to_be_asked().await,
+        DropReason::Shed => memory_is_short_and_the_peer_owes_most().await,
     })
 }
 
@@ -111,5 +112,23 @@ async fn a_question_is_too_old_to_be_asked() -> Dropped {
     let hand = without_credit(&node).await;
     let question = Message::new(VOTE, vec![7; EACH]);
     node.order(Do::Request(hand.id, question, Duration::from_millis(50))).await;
+    Dropped::by(node, hand.id, hand)
+}
+
+/// What waits for a peer that grants no more takes most of what all peers share.
+async fn memory_is_short_and_the_peer_owes_most() -> Dropped {
+    let mut plan = plan();
+    plan.driver.budget = Budget::with_floors(6 << 20, 8);
+    plan.connection.budget = plan.driver.budget.clone();
+    let node = plan.start().await;
+    let mut hand = served(&node).await;
+    for nth in 0..window(BULK.class()) / cost(EACH) {
+        node.order(Do::Send(hand.id, Message::new(BULK, vec![7; EACH]))).await;
+        if nth % 10 == 9 {
+            hand.is_served().await; // it has read all of that
+        }
+    }
+    hand.is_served().await;
+    node.order(Do::Send(hand.id, Message::new(BULK, vec![7; 1_000_000]))).await;
     Dropped::by(node, hand.id, hand)
 }

@@ -2,8 +2,8 @@
 
 use core::{net::SocketAddr, sync::atomic::AtomicBool, time::Duration};
 use peerage_core::{
-    Budget, Charge, Class, CloseReason, Closed, Connection, ConnectionCommand, ConnectionEvent, DialKey, LinkId,
-    Message, NetworkEvent, NodeId, PerClass, Pool, Protocol, RequestError, RequestId,
+    Budget, Charge, Class, CloseReason, Closed, Connection, ConnectionCommand, ConnectionEvent, DialKey, DropReason,
+    LinkId, Message, NetworkEvent, NodeId, PerClass, Pool, Protocol, RequestError, RequestId,
 };
 use std::{io, sync::Arc};
 use tokio::time::timeout;
@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use crate::{
     driver::{
         BoxedStream, Target,
-        link::{EndGuard, LinkEvent, LinkTask, refused},
+        link::{EndGuard, LinkEvent, LinkTask, count_dropped, refused},
         mailbox::mailbox,
         registry::LinkHandle,
     },
@@ -89,8 +89,11 @@ where
             outgoing: Vec::new(),
             consumed: PerClass::default(),
             due: PerClass::default(),
+            waits: false,
+            stopped: false,
         };
         self.links.insert(link, entry);
+        self.order(link, ConnectionCommand::Account(account.clone()));
         if !self.heartbeat.is_empty() {
             self.order(link, ConnectionCommand::Heartbeat(self.heartbeat.clone()));
         }
@@ -149,6 +152,7 @@ where
                 self.stack.push(NetworkEvent::LinkUp { link, info });
             }
             ConnectionEvent::Closed(closed) => self.link_closed(link, closed),
+            ConnectionEvent::Waits(waits) => entry.waits = waits,
             event if entry.admitted => self.admitted_event(link, event),
             event => entry.early.push(event),
         }
@@ -174,6 +178,9 @@ where
                     self.stack.push_from(link, class, bytes, NetworkEvent::Response { peer, id, command, result });
                 }
                 (Some(Asked { peer, id, command, .. }), Err(error)) => {
+                    if error == RequestError::Dropped(DropReason::Shed) {
+                        count_dropped(DropReason::Shed, 1);
+                    }
                     self.stack.push(NetworkEvent::Response { peer, id, command, result: Err(error) });
                 }
                 // Nobody waits any more, but the sender's credit must come back all the same.
@@ -190,7 +197,10 @@ where
                 self.stack.push(NetworkEvent::Shed { peer, command, reason });
             }
             // The link task counts what was skipped; the others were handled before.
-            ConnectionEvent::Skipped { .. } | ConnectionEvent::Established(_) | ConnectionEvent::Closed(_) => {}
+            ConnectionEvent::Skipped { .. }
+            | ConnectionEvent::Established(_)
+            | ConnectionEvent::Waits(_)
+            | ConnectionEvent::Closed(_) => {}
         }
     }
 
@@ -200,6 +210,7 @@ where
         entry.admitted = true;
         let early = std::mem::take(&mut entry.early);
         let peer = info.peer;
+        self.seat(link);
         self.live.insert(peer, link);
         tracing::debug!(%peer, remote = %info.remote, outbound = info.outbound, "peer up");
         self.stack.push(NetworkEvent::PeerUp { peer, info });

@@ -5,6 +5,8 @@
 //! than a record goes in pieces of one record each, and after each piece the highest class is chosen anew: nothing waits
 //! behind more than one record.
 
+mod shed;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,

@@ -24,6 +24,7 @@ mod dialling;
 mod drawing;
 mod eviction;
 mod lists;
+mod pressure;
 mod remembering;
 mod slots;
 mod table;
@@ -41,7 +42,7 @@ use peerage_core::{
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::proto::admission::Group;
+use crate::proto::{admission::Group, shedder::Shedder};
 pub use address::AddressPolicy;
 use book::Book;
 use conduct::Conduct;
@@ -114,6 +115,7 @@ pub struct PeerManager {
     trusted: BTreeSet<NodeId>,
     anchors: BTreeSet<NodeId>,
     conduct: Conduct,
+    shedder: Shedder,
     dials: BTreeMap<SocketAddr, Dial>,
     /// Who is wanted at once while all dials are taken, and until when that is of use.
     waiting: VecDeque<(Timestamp, NodeId)>,
@@ -153,6 +155,7 @@ impl PeerManager {
             trusted: core::mem::take(&mut config.trusted).into_iter().collect(),
             anchors: lines.iter().filter(|line| line.anchor).map(|line| line.known.peer).take(ANCHORS).collect(),
             conduct: Conduct::new(&config.bans),
+            shedder: Shedder::default(),
             config,
             dials: BTreeMap::new(),
             waiting: VecDeque::new(),
@@ -471,6 +474,7 @@ impl Protocol for PeerManager {
                 }
             }
             NetworkEvent::Heartbeat { peer, .. } => self.alive(now, &peer),
+            NetworkEvent::Pressure(pressure) => self.relieve(now, &pressure),
             _ => {}
         }
     }

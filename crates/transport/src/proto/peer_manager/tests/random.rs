@@ -25,6 +25,7 @@ fn look(
                 dialling.push((number, addr));
             }
             Outlet::Admit(link) => assert!(live.contains_key(&link), "{link:?} is not up"),
+            Outlet::Shed { .. } | Outlet::Stop(_) | Outlet::Resume(_) => panic!("there is memory: {outlet:?}"),
             Outlet::Close { link, reason } => {
                 let number = live.remove(&link).expect("only what is up is closed");
                 let evicted = [CloseReason::TooManyPeers, CloseReason::Surplus, CloseReason::Banned].contains(&reason);

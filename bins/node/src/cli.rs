@@ -6,7 +6,13 @@ use peerage_core::NodeId;
 use peerage_transport::key_file::KeyKind;
 use std::path::PathBuf;
 
+mod operate;
+
 use crate::config::{Layer, LogFormat, LogLayer, Seed};
+pub use operate::{
+    BanArgs, LimitsCommand, ListCommand, NodeArgs, OperateCommand, PeerArgs, ReserveArgs, RuleArgs, SetLimitsArgs,
+    SubjectArgs,
+};
 
 /// A node that proves itself, finds its peers and agrees with them on a ledger.
 #[derive(Debug, Parser)]
@@ -42,6 +48,9 @@ pub enum ClientCommand {
     Peers(QueryArgs),
     /// What happened between a running node and a peer, and why.
     Why(WhyArgs),
+    /// Orders about peers, and questions about what was ordered.
+    #[command(flatten)]
+    Operate(OperateCommand),
     /// Sign a transaction and give it to a running node.
     #[command(subcommand)]
     Tx(TxCommand),

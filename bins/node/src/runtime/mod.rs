@@ -1,6 +1,7 @@
 //! A running node: the stack on the tokio driver, its store, its control socket.
 
 mod answers;
+mod orders;
 pub(crate) mod peer_file;
 
 use core::{future::Future, net::SocketAddr, time::Duration};
@@ -32,7 +33,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::{
     config::{NodeConfig, Seed},
-    control::{BindError, ControlCall, ControlServer, ErrorCode, Happening, Peer, Refusal, Request, Response, Status},
+    control::{BindError, ControlCall, ControlServer, ErrorCode, Happening, Refusal, Request, Response, Status},
     data_dir::DataDirLock,
     genesis::{GenesisFileError, load_genesis},
     stack::{NodeStack, Overlay, OverlayCommand, OverlayEvent},
@@ -201,8 +202,17 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
         }
     });
     let serving = tokio::spawn(server.run());
-    let node =
-        Arc::new(Node { handle, answers, genesis, identity, producer: producer.is_some(), clock, budget, endings });
+    let node = Arc::new(Node {
+        handle,
+        answers,
+        genesis,
+        identity,
+        producer: producer.is_some(),
+        clock,
+        budget,
+        endings,
+        orders: tokio::sync::Mutex::default(),
+    });
     tokio::pin!(stop);
     let ending = loop {
         tokio::select! {
@@ -386,6 +396,8 @@ struct Node {
     clock: Clock,
     budget: Budget,
     endings: mpsc::UnboundedSender<Ending>,
+    /// Held while an operator's order is carried out.
+    orders: tokio::sync::Mutex<()>,
 }
 
 impl Node {
@@ -409,6 +421,10 @@ impl Node {
             Request::Status => self.status().await,
             Request::Peers => self.peers().await,
             Request::Why { peer } => self.why(peer).await,
+            Request::Bans => self.bans().await,
+            Request::Lists => self.lists().await,
+            Request::Limits(change) => self.limits(change).await,
+            Request::Order(order) => self.order(order).await,
             Request::Account { pubkey } => self.account(pubkey).await,
             Request::Watch => Err(Refusal::new(ErrorCode::BadRequest, "the control server answers this itself")),
         };
@@ -456,21 +472,6 @@ impl Node {
             budget_bytes: budget.cap,
             uptime_ms: self.clock.now().mono.0 / 1_000_000,
         })))
-    }
-
-    async fn peers(&self) -> Result<Response, Refusal> {
-        let now = self.clock.now().mono;
-        let peers = self.handle.inspect(move |stack| {
-            let peers = stack.peers().peers().map(|peer| Peer {
-                id: peer.info.peer,
-                addr: peer.info.remote,
-                outbound: peer.info.outbound,
-                rtt_micros: peer.rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
-                connected_ms: u64::try_from(now.since(peer.since).as_millis()).unwrap_or(u64::MAX),
-            });
-            peers.collect()
-        });
-        Ok(Response::Peers(peers.await.map_err(stopping)?))
     }
 
     async fn why(&self, peer: NodeId) -> Result<Response, Refusal> {

@@ -38,6 +38,7 @@ use crate::{
     stack::{NodeStack, Overlay, OverlayCommand, OverlayEvent},
 };
 use answers::{Answers, Waiting, account_state, unavailable};
+pub use peer_file::PeerFileError;
 use peer_file::PeerFiles;
 
 /// Why a node did not start, or had to end.
@@ -52,6 +53,9 @@ pub enum RunError {
     /// The store.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// What is remembered of peers.
+    #[error(transparent)]
+    Peers(#[from] PeerFileError),
     /// The control socket.
     #[error(transparent)]
     Control(#[from] BindError),
@@ -107,7 +111,7 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
     let files = PeerFiles::new(dir.path());
     let budget = Budget::with_shares(config.budget_bytes());
     let mut rng = SecretRng::from_os();
-    let book = files.load_book();
+    let (book, bans) = (files.load_book()?, files.load_bans()?);
     let book_key = book.key.unwrap_or_else(|| rng.bytes32());
 
     let stack = build_stack(
@@ -122,7 +126,7 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
             reserved: resolve(config.reserved(), "reserved peer").await,
             remembered: book.lines,
             book_key: DiceSeed::from_bytes(book_key),
-            bans: files.load_bans(),
+            bans,
             budget: &budget,
             dice: DiceSeed::from_bytes(rng.bytes32()),
         },
@@ -243,8 +247,10 @@ impl Remembered {
     }
 
     fn save(&self, files: &PeerFiles, book_key: [u8; 32]) -> io::Result<()> {
-        self.book.as_ref().map_or(Ok(()), |lines| files.save_book(book_key, lines))?;
-        self.bans.as_ref().map_or(Ok(()), |bans| files.save_bans(bans))
+        // Neither is worth less because the other cannot be written.
+        let book = self.book.as_ref().map_or(Ok(()), |lines| files.save_book(book_key, lines));
+        let bans = self.bans.as_ref().map_or(Ok(()), |bans| files.save_bans(bans));
+        book.and(bans)
     }
 }
 

@@ -1,6 +1,7 @@
 //! A running node: the stack on the tokio driver, its store, its control socket.
 
 mod answers;
+mod names;
 pub(crate) mod peer_file;
 
 use core::{future::Future, net::SocketAddr, time::Duration};
@@ -12,7 +13,7 @@ use peerage_chain::{
     store::{OpenError, Store},
 };
 use peerage_core::{Budget, NodeId, Now, Pool, SecretRng, Seed as DiceSeed, Stack};
-use peerage_discovery::{Config as DiscoveryConfig, Discovery};
+use peerage_discovery::{Command as DiscoveryCommand, Config as DiscoveryConfig, Discovery};
 use peerage_gossip::proto::{Config as GossipConfig, Gossip};
 use peerage_transport::{
     driver::{self, Clock, DriverConfig, Fabric, Handle, NoiseChannel, Stopped, TcpFabric},
@@ -22,7 +23,9 @@ use peerage_transport::{
         connection::ConnectionConfig,
         keypair::Keypair,
         managed::{Managed, ManagedCommand, ManagedEvent},
-        peer_manager::{AddressPolicy, Ban, BookLine, KnownPeer, PeerEvent, PeerManager, PeerManagerConfig},
+        peer_manager::{
+            AddressPolicy, Ban, BookLine, KnownPeer, PeerCommand, PeerEvent, PeerManager, PeerManagerConfig,
+        },
     },
 };
 use peerage_wire::{Limits, Magic};
@@ -31,13 +34,14 @@ use thiserror::Error;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::{
-    config::{NodeConfig, Seed},
+    config::NodeConfig,
     control::{BindError, ControlCall, ControlServer, ErrorCode, Happening, Peer, Refusal, Request, Response, Status},
     data_dir::DataDirLock,
     genesis::{GenesisFileError, load_genesis},
     stack::{NodeStack, Overlay, OverlayCommand, OverlayEvent},
 };
 use answers::{Answers, Waiting, account_state, unavailable};
+use names::Names;
 pub use peer_file::PeerFileError;
 use peer_file::PeerFiles;
 
@@ -111,6 +115,8 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
     let files = PeerFiles::new(dir.path());
     let budget = Budget::with_shares(config.budget_bytes());
     let mut rng = SecretRng::from_os();
+    let seeds = Names::resolve(config.seeds(), "seed").await;
+    let reserved = Names::resolve(config.reserved(), "reserved peer").await;
     let (book, bans) = (files.load_book()?, files.load_bans()?);
     let book_key = book.key.unwrap_or_else(|| rng.bytes32());
 
@@ -122,8 +128,8 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
             identity: &identity,
             producer: producer.clone(),
             listen,
-            seeds: resolve(config.seeds(), "seed").await,
-            reserved: resolve(config.reserved(), "reserved peer").await,
+            seeds: seeds.known(),
+            reserved: reserved.known(),
             remembered: book.lines,
             book_key: DiceSeed::from_bytes(book_key),
             bans,
@@ -201,6 +207,12 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
     let serving = tokio::spawn(server.run());
     let node =
         Arc::new(Node { handle, answers, genesis, identity, producer: producer.is_some(), clock, budget, endings });
+    let looking = [
+        tokio::spawn(look_again(Arc::clone(&node), reserved, |reserved, _| {
+            reserved.into_iter().map(PeerCommand::Reserve).map(ManagedCommand::Peers).collect()
+        })),
+        tokio::spawn(look_again(Arc::clone(&node), seeds, |_, seeds| vec![set_seeds(seeds)])),
+    ];
     tokio::pin!(stop);
     let ending = loop {
         tokio::select! {
@@ -211,6 +223,7 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
         }
     };
     tracing::info!("stopping");
+    looking.iter().for_each(tokio::task::JoinHandle::abort);
     node.handle.shutdown().await;
     // Clients get the last answers before their connections end with the server.
     while let Ok(call) = calls.try_recv() {
@@ -358,18 +371,27 @@ pub fn magic(genesis: &Genesis) -> Magic {
     }
 }
 
-/// Addresses of configured nodes. A name that does not resolve now is said and left out; the others may do.
-async fn resolve(named: &[Seed], what: &str) -> Vec<KnownPeer> {
-    let mut known = Vec::new();
-    for seed in named {
-        match tokio::net::lookup_host((seed.host(), seed.port())).await {
-            Ok(addrs) => known.push(KnownPeer { peer: seed.id(), addrs: addrs.collect() }),
-            Err(error) => {
-                tracing::warn!(host = seed.host(), %error, "cannot resolve a {what}; check its name in config.toml")
+type StackCommand = ManagedCommand<OverlayCommand>;
+
+/// Looks up names again and again. `tell` says what the stack is told if somebody moved: it gets those who did, and all.
+async fn look_again(node: Arc<Node>, mut names: Names, tell: fn(Vec<KnownPeer>, Vec<KnownPeer>) -> Vec<StackCommand>) {
+    while let Some(after) = names.look_again_after() {
+        tokio::time::sleep(after).await;
+        let moved = names.look_again(names::look_up).await;
+        if moved.is_empty() {
+            continue;
+        }
+        for command in tell(moved, names.known()) {
+            if node.handle.command(command).await.is_err() {
+                return;
             }
         }
     }
-    known
+}
+
+fn set_seeds(seeds: Vec<KnownPeer>) -> StackCommand {
+    let seeds = seeds.into_iter().map(|seed| (seed.peer, seed.addrs)).collect();
+    ManagedCommand::Upper(OverlayCommand::Discovery(DiscoveryCommand::SetSeeds(seeds)))
 }
 
 /// What answers clients of the control socket.

@@ -164,7 +164,10 @@ impl Network {
                     // What a fault costs is in the bans above.
                     ManagedEvent::Peers(PeerEvent::TwoHosts { peer, .. }) => panic!("{peer} has one host"),
                     ManagedEvent::Peers(
-                        PeerEvent::Fault { .. } | PeerEvent::Evicted { .. } | PeerEvent::Unmet { .. },
+                        PeerEvent::Fault { .. }
+                        | PeerEvent::Evicted { .. }
+                        | PeerEvent::Unmet { .. }
+                        | PeerEvent::ReservedUndialled { .. },
                     )
                     | ManagedEvent::Upper(OverlayEvent::Discovery(_)) => {}
                     ManagedEvent::Upper(OverlayEvent::Chain(event)) => self.heard(node, event),

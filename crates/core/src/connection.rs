@@ -4,7 +4,10 @@ use bytes::Bytes;
 use core::{net::SocketAddr, time::Duration};
 use std::sync::Arc;
 
-use crate::{Charge, Class, CloseReason, Closed, Message, NodeId, Now, RequestError, Timestamp, budget::Owed};
+use crate::{
+    Charge, Class, CloseReason, Closed, Command, DropReason, Message, NodeId, Now, RequestError, Timestamp,
+    budget::Owed,
+};
 
 /// The X25519 public key of a peer's process, proved by a handshake with it: who knows it may dial that process with one
 /// round trip less. It dies with the process, so it may be out of date at any time, which costs that round trip again.
@@ -115,6 +118,15 @@ pub enum ConnectionEvent {
         /// message: this work is no more free than other work.
         bytes: usize,
     },
+    /// Messages of a kind were taken and will never be sent.
+    Unsent {
+        /// Which kind of message.
+        command: Command,
+        /// Why: `Superseded` (a request whose time was over first), `ConnectionLost`.
+        reason: DropReason,
+        /// How many.
+        count: u64,
+    },
     /// The connection is over; nothing follows. What it still has to transmit should be written first.
     Closed(Closed),
 }
@@ -135,7 +147,7 @@ pub trait Connection {
     fn handle_timeout(&mut self, now: Now);
     /// Appends what must be written next to `buf` and says whether anything was appended. It fills at most `limit` bytes
     /// beyond what one record needs, and picks what is most urgent at this very moment: so ask only when the socket can
-    /// take it.
+    /// take it. Fewer than `limit` bytes are all that there is at this moment.
     fn poll_transmit(&mut self, now: Now, buf: &mut Vec<u8>, limit: usize) -> bool;
     /// What happened, in order; `None` when there is nothing more.
     fn poll_event(&mut self) -> Option<ConnectionEvent>;

@@ -97,6 +97,8 @@ impl EventHash {
                 self.peer(at, node, 11, peer);
                 self.bytes(data);
             }
+            // Streams are none of the simulator's business: nobody here is turned away for an address.
+            NetworkEvent::TurnedAway { reason, .. } => self.begin(at, node, 12, u64::from(reason.code())),
         }
     }
 

@@ -20,8 +20,11 @@ fn peers_and_bans_come_back() {
     let line = BookLine {
         tried: false,
         last_good: Some(UnixMillis(9)),
+        stayed: true,
+        heard: UnixMillis(8),
         failures: 2,
         source: Some([8, 8, 8, 8].into()),
+        stands_by: Some(([8, 8, 8, 9], 4000).into()),
         anchor: true,
         ..line(7)
     };

@@ -515,7 +515,8 @@ impl Origins {
     }
 }
 
-fn layer_of(environment: impl IntoIterator<Item = (String, String)>) -> Result<Layer, ConfigError> {
+/// What the environment says.
+pub(crate) fn layer_of(environment: impl IntoIterator<Item = (String, String)>) -> Result<Layer, ConfigError> {
     let mut ours = BTreeMap::new();
     for (name, value) in environment {
         if !name.starts_with("PEERAGE_") {

@@ -1,6 +1,7 @@
 //! A running node: the stack on the tokio driver, its store, its control socket.
 
 mod answers;
+mod names;
 mod orders;
 pub(crate) mod peer_file;
 
@@ -13,7 +14,7 @@ use peerage_chain::{
     store::{OpenError, Store},
 };
 use peerage_core::{Budget, NodeId, Now, Pool, SecretRng, Seed as DiceSeed, Stack};
-use peerage_discovery::{Config as DiscoveryConfig, Discovery};
+use peerage_discovery::{Command as DiscoveryCommand, Config as DiscoveryConfig, Discovery};
 use peerage_gossip::proto::{Config as GossipConfig, Gossip};
 use peerage_transport::{
     driver::{self, Clock, DriverConfig, Fabric, Handle, NoiseChannel, Stopped, TcpFabric},
@@ -23,7 +24,9 @@ use peerage_transport::{
         connection::ConnectionConfig,
         keypair::Keypair,
         managed::{Managed, ManagedCommand, ManagedEvent},
-        peer_manager::{AddressPolicy, Ban, BookLine, KnownPeer, PeerEvent, PeerManager, PeerManagerConfig},
+        peer_manager::{
+            AddressPolicy, Ban, BookLine, KnownPeer, PeerCommand, PeerEvent, PeerManager, PeerManagerConfig,
+        },
     },
 };
 use peerage_wire::{Limits, Magic};
@@ -32,13 +35,15 @@ use thiserror::Error;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::{
-    config::{NodeConfig, Seed},
+    config::NodeConfig,
     control::{BindError, ControlCall, ControlServer, ErrorCode, Happening, Refusal, Request, Response, Status},
     data_dir::DataDirLock,
     genesis::{GenesisFileError, load_genesis},
     stack::{NodeStack, Overlay, OverlayCommand, OverlayEvent},
 };
 use answers::{Answers, Waiting, account_state, unavailable};
+use names::Names;
+pub use peer_file::PeerFileError;
 use peer_file::PeerFiles;
 
 /// Why a node did not start, or had to end.
@@ -53,6 +58,9 @@ pub enum RunError {
     /// The store.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// What is remembered of peers.
+    #[error(transparent)]
+    Peers(#[from] PeerFileError),
     /// The control socket.
     #[error(transparent)]
     Control(#[from] BindError),
@@ -108,7 +116,9 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
     let files = PeerFiles::new(dir.path());
     let budget = Budget::with_floors(config.budget_bytes(), config.max_peers());
     let mut rng = SecretRng::from_os();
-    let book = files.load_book();
+    let seeds = Names::resolve(config.seeds(), "seed").await;
+    let reserved = Names::resolve(config.reserved(), "reserved peer").await;
+    let (book, bans) = (files.load_book()?, files.load_bans()?);
     let book_key = book.key.unwrap_or_else(|| rng.bytes32());
 
     let stack = build_stack(
@@ -119,11 +129,11 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
             identity: &identity,
             producer: producer.clone(),
             listen,
-            seeds: resolve(config.seeds(), "seed").await,
-            reserved: resolve(config.reserved(), "reserved peer").await,
+            seeds: seeds.known(),
+            reserved: reserved.known(),
             remembered: book.lines,
             book_key: DiceSeed::from_bytes(book_key),
-            bans: files.load_bans(),
+            bans,
             budget: &budget,
             dice: DiceSeed::from_bytes(rng.bytes32()),
         },
@@ -213,6 +223,12 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
         endings,
         orders: tokio::sync::Mutex::default(),
     });
+    let looking = [
+        tokio::spawn(look_again(Arc::clone(&node), reserved, |reserved, _| {
+            reserved.into_iter().map(PeerCommand::Reserve).map(ManagedCommand::Peers).collect()
+        })),
+        tokio::spawn(look_again(Arc::clone(&node), seeds, |_, seeds| vec![set_seeds(seeds)])),
+    ];
     tokio::pin!(stop);
     let ending = loop {
         tokio::select! {
@@ -223,6 +239,7 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
         }
     };
     tracing::info!("stopping");
+    looking.iter().for_each(tokio::task::JoinHandle::abort);
     node.handle.shutdown().await;
     // Clients get the last answers before their connections end with the server.
     while let Ok(call) = calls.try_recv() {
@@ -262,8 +279,10 @@ impl Remembered {
     }
 
     fn save(&self, files: &PeerFiles, book_key: [u8; 32]) -> io::Result<()> {
-        self.book.as_ref().map_or(Ok(()), |lines| files.save_book(book_key, lines))?;
-        self.bans.as_ref().map_or(Ok(()), |bans| files.save_bans(bans))
+        // Neither is worth less because the other cannot be written.
+        let book = self.book.as_ref().map_or(Ok(()), |lines| files.save_book(book_key, lines));
+        let bans = self.bans.as_ref().map_or(Ok(()), |bans| files.save_bans(bans));
+        book.and(bans)
     }
 }
 
@@ -372,18 +391,27 @@ pub fn magic(genesis: &Genesis) -> Magic {
     }
 }
 
-/// Addresses of configured nodes. A name that does not resolve now is said and left out; the others may do.
-async fn resolve(named: &[Seed], what: &str) -> Vec<KnownPeer> {
-    let mut known = Vec::new();
-    for seed in named {
-        match tokio::net::lookup_host((seed.host(), seed.port())).await {
-            Ok(addrs) => known.push(KnownPeer { peer: seed.id(), addrs: addrs.collect() }),
-            Err(error) => {
-                tracing::warn!(host = seed.host(), %error, "cannot resolve a {what}; check its name in config.toml")
+type StackCommand = ManagedCommand<OverlayCommand>;
+
+/// Looks up names again and again. `tell` says what the stack is told if somebody moved: it gets those who did, and all.
+async fn look_again(node: Arc<Node>, mut names: Names, tell: fn(Vec<KnownPeer>, Vec<KnownPeer>) -> Vec<StackCommand>) {
+    while let Some(after) = names.look_again_after() {
+        tokio::time::sleep(after).await;
+        let moved = names.look_again(names::look_up).await;
+        if moved.is_empty() {
+            continue;
+        }
+        for command in tell(moved, names.known()) {
+            if node.handle.command(command).await.is_err() {
+                return;
             }
         }
     }
-    known
+}
+
+fn set_seeds(seeds: Vec<KnownPeer>) -> StackCommand {
+    let seeds = seeds.into_iter().map(|seed| (seed.peer, seed.addrs)).collect();
+    ManagedCommand::Upper(OverlayCommand::Discovery(DiscoveryCommand::SetSeeds(seeds)))
 }
 
 /// What answers clients of the control socket.

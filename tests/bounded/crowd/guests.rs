@@ -161,7 +161,7 @@ impl Abuse {
             let mut left = window(command.class());
             while left >= cost(longest) {
                 let mut records = pieces(Message::new(command, vec![9; longest]), Envelope::Notification);
-                let ends = number % 2 == 0;
+                let ends = number.is_multiple_of(2);
                 if !ends {
                     records.pop();
                 }

@@ -78,6 +78,7 @@ impl Stage {
             output: Vec::new(),
             events: Events::new(),
             closed: None,
+            account: None,
         };
         let ample = Budget::default();
         Self {

@@ -70,11 +70,9 @@ impl Registry {
         self.0.get(&link).map(|handle| handle.account.clone())
     }
 
-    /// Notes that a message to this connection was shed, so that its task tells when there is room again.
-    pub(super) fn starve(&self, link: LinkId) {
-        if let Some(handle) = self.0.get(&link) {
-            handle.starved.store(true, Relaxed);
-        }
+    /// Notes that a message to this connection was shed, so that its task tells when there is room again; whether that is news.
+    pub(super) fn starve(&self, link: LinkId) -> bool {
+        self.0.get(&link).is_some_and(|handle| !handle.starved.swap(true, Relaxed))
     }
 
     pub(super) fn len(&self) -> usize {

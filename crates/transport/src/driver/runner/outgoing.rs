@@ -55,8 +55,9 @@ where
         count_dropped(reason, 1);
         // What did not fit now may fit later; what is too long or has lost its connection never will.
         let passing = matches!(reason, DropReason::PeerOverLimit | DropReason::OverBudget);
-        if let Some(link) = self.live.get(&peer).filter(|_| passing) {
-            self.registry.starve(*link);
+        if let Some(link) = self.live.get(&peer).filter(|_| passing)
+            && self.registry.starve(*link)
+        {
             // Its task may sleep: any command wakes it, and this one changes nothing.
             self.registry.command(*link, ConnectionCommand::Heartbeat(self.heartbeat.clone()));
         }

@@ -2,6 +2,7 @@
 
 mod eviction;
 mod lists;
+mod memory;
 mod random;
 mod restart;
 

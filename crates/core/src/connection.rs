@@ -134,7 +134,7 @@ pub enum ConnectionEvent {
     Unsent {
         /// Which kind of message.
         command: Command,
-        /// Why.
+        /// Why: `Superseded` (a request whose time was over first), `Shed` (memory was short), `ConnectionLost`.
         reason: DropReason,
         /// How many.
         count: u64,
@@ -159,7 +159,7 @@ pub trait Connection {
     fn handle_timeout(&mut self, now: Now);
     /// Appends what must be written next to `buf` and says whether anything was appended. It fills at most `limit` bytes
     /// beyond what one record needs, and picks what is most urgent at this very moment: so ask only when the socket can
-    /// take it.
+    /// take it. Fewer than `limit` bytes are all that there is at this moment.
     fn poll_transmit(&mut self, now: Now, buf: &mut Vec<u8>, limit: usize) -> bool;
     /// What happened, in order; `None` when there is nothing more.
     fn poll_event(&mut self) -> Option<ConnectionEvent>;

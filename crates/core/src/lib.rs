@@ -10,6 +10,7 @@ mod message;
 pub mod pressure;
 mod protocol;
 pub mod queue;
+#[cfg(feature = "random")]
 mod random;
 mod reason;
 mod stack;
@@ -23,7 +24,8 @@ pub use id::{NetworkId, NodeId, ParseIdError};
 pub use job::{Cost, Job, JobId, Lane, NoJob};
 pub use message::{Command, Layer, Message};
 pub use pressure::{Debtor, Lookout, Pressure};
-pub use protocol::{Action, Done, LinkId, NetworkEvent, Outlet, Protocol, RequestId, Want};
+pub use protocol::{Action, Done, Doors, LinkId, NetworkEvent, Outlet, Protocol, RequestId, Want};
+#[cfg(feature = "random")]
 pub use random::{KeyedState, SecretRng, Seed, SeededRng};
 pub use reason::{CloseReason, Closed, ClosedBy, DropReason, Fault, RequestError};
 pub use stack::{Output, Progress, Stack};

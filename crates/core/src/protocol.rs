@@ -1,7 +1,11 @@
 //! The contract of every protocol of the stack.
 
 use bytes::Bytes;
-use core::{fmt, net::SocketAddr, time::Duration};
+use core::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use crate::connection::{DialKey, LinkInfo};
 use crate::{
@@ -80,6 +84,14 @@ pub enum NetworkEvent {
         expected: Option<NodeId>,
         /// Why it failed.
         closed: Closed,
+    },
+    /// A stream that somebody opened was closed unread, for its address alone. Only the peer manager hears this; it has nothing
+    /// to decide any more.
+    TurnedAway {
+        /// From where it came.
+        remote: SocketAddr,
+        /// Why; nobody was told.
+        reason: CloseReason,
     },
     /// A peer is connected and admitted.
     PeerUp {
@@ -170,6 +182,7 @@ impl NetworkEvent {
             Self::DialFailed { addr, expected, closed } => {
                 Self::DialFailed { addr: *addr, expected: *expected, closed: *closed }
             }
+            Self::TurnedAway { remote, reason } => Self::TurnedAway { remote: *remote, reason: *reason },
             Self::PeerUp { peer, info } => Self::PeerUp { peer: *peer, info: info.clone() },
             Self::PeerDown { peer, closed } => Self::PeerDown { peer: *peer, closed: *closed },
             Self::Shed { peer, command, reason } => Self::Shed { peer: *peer, command: *command, reason: *reason },
@@ -303,6 +316,18 @@ pub enum Outlet {
     Stop(LinkId),
     /// Read again.
     Resume(LinkId),
+    /// From now on, who may open a stream at all, whoever it turns out to be.
+    Doors(Doors),
+}
+
+/// Which addresses may open a stream: whom these keep out is turned away unread, with [`CloseReason::Denied`]. A range is its
+/// first address and how many bits of it count; an IPv4 address never lies in a range of IPv6, nor the other way round.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Doors {
+    /// Nobody from these ranges.
+    pub shut: Vec<(IpAddr, u8)>,
+    /// If there is a list, nobody but from these ranges.
+    pub open: Option<Vec<(IpAddr, u8)>>,
 }
 
 /// The result of a job.

@@ -120,6 +120,8 @@ impl<P: Protocol> Sim<P> {
                 if self.end_of(id).is_none_or(|end| end.node != node) => {}
             Outlet::Admit(id) => self.admit(node, id),
             Outlet::Close { link, reason } => self.close(link, reason),
+            // Whoever is kept out by its address is turned away by the peer manager, after the handshake instead of before.
+            Outlet::Doors(_) => {}
             Outlet::Shed { link, bytes } => self.shed_waiting(link, bytes),
             Outlet::Stop(link) => self.listen_to(link, false),
             Outlet::Resume(link) => self.listen_to(link, true),

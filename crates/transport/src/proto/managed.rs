@@ -68,8 +68,12 @@ impl<P: Protocol> Protocol for Managed<P> {
     fn handle_network(&mut self, now: Now, event: NetworkEvent) {
         self.last = now;
         self.recorder.hears(now, &event);
-        if matches!(event, NetworkEvent::LinkUp { .. } | NetworkEvent::LinkDown { .. } | NetworkEvent::Pressure(_)) {
-            return self.peers.handle_network(now, event);
+        match event {
+            NetworkEvent::LinkUp { .. } | NetworkEvent::LinkDown { .. } | NetworkEvent::Pressure(_) => {
+                return self.peers.handle_network(now, event);
+            }
+            NetworkEvent::TurnedAway { .. } => return,
+            _ => {}
         }
         match &event {
             NetworkEvent::Message { peer, .. }

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use peerage_core::{Budget, CloseReason, Closed, DropReason, Message};
-use peerage_wire::{Envelope, Fragmenter, RecordKind, limits::MAX_PLAINTEXT};
 
 use crate::{
     hand::{ATTACKER, Hand, victim_and_friend},
@@ -17,22 +16,6 @@ fn short_of_memory() -> Plan {
     plan.driver.budget = Budget::with_floors(8 << 20, 8);
     plan.connection = configuration(keypair(crate::victim::VICTIM), plan.driver.budget.clone());
     plan
-}
-
-/// All records of a message, or all but the last.
-async fn say(hand: &mut Hand, message: Message, whole: bool) {
-    let mut fragments = Fragmenter::new(message, Envelope::Notification);
-    loop {
-        let mut frames = Vec::new();
-        fragments.fill(MAX_PLAINTEXT, &mut frames);
-        if fragments.is_done() && !whole {
-            return;
-        }
-        hand.send(RecordKind::Data, &frames).await;
-        if fragments.is_done() {
-            return;
-        }
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -70,11 +53,11 @@ async fn whoever_holds_most_of_what_is_incomplete_goes_when_others_have_to_wait_
     let (mut victim, mut friend) = victim_and_friend(short_of_memory()).await;
     let mut hand = Hand::shake(victim.addr, ATTACKER).await;
     hand.is_served().await;
-    say(&mut hand, Message::new(BULK, vec![7; 700_000]), false).await;
+    hand.say(Message::new(BULK, vec![7; 700_000]), false).await;
     // Meanwhile what is short finds its way, and what is long waits.
     friend.is_served().await;
     let long = Message::new(BULK, vec![8; 300_000]);
-    say(&mut friend, long, true).await;
+    friend.say(long, true).await;
     assert_eq!(hand.told_why().await, Some(CloseReason::Hoarding));
     victim.see("the message that waited", |saw| *saw == Saw::Message(friend.id, BULK)).await;
     let counted = stage.counted();

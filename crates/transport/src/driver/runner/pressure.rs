@@ -4,7 +4,7 @@ use peerage_core::{
     Charge, ConnectionCommand, Debtor, DropReason, LinkId, Message, NetworkEvent, NodeId, Pool, Pressure, Protocol,
     Strain,
 };
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use crate::proto::connection::credit::cost;
 
@@ -32,7 +32,8 @@ where
 
     fn pressure(&self, [outbound, reassembly, inbox]: [Strain; 3]) -> Pressure {
         let debtor = |(peer, link): (&NodeId, &LinkId)| {
-            let account = self.registry.account(*link)?;
+            let entry = self.links.get(link)?;
+            let account = &entry.account;
             let debtor = Debtor {
                 link: *link,
                 peer: *peer,
@@ -41,7 +42,7 @@ where
                 inbox: account.held(Pool::Inbox),
                 sent_floor: account.floor(Pool::Outbound),
                 held_floor: account.floor(Pool::Inbox),
-                waits: self.links.get(link).is_some_and(|link| link.waits),
+                waits: entry.waits,
             };
             let within = debtor.owed <= debtor.sent_floor && debtor.reassembly + debtor.inbox <= debtor.held_floor;
             (!within).then_some(debtor)
@@ -50,10 +51,11 @@ where
     }
 
     /// Lets a connection drop what waits to be sent.
-    pub(super) fn relieve(&self, link: LinkId, bytes: usize) {
+    pub(super) fn relieve(&mut self, link: LinkId, bytes: usize) {
+        let Some(entry) = self.links.get(&link) else { return }; // it ended just before
         count_measure("shed");
-        self.registry.starve(link); // whoever loses messages hears when there is room again
-        self.registry.command(link, ConnectionCommand::Shed { bytes });
+        entry.starved.store(true, Relaxed); // whoever loses messages hears when there is room again
+        self.order(link, ConnectionCommand::Shed { bytes });
     }
 
     /// Reads from a connection, or not.
@@ -63,13 +65,13 @@ where
         if !listens {
             count_measure("stop");
         }
-        self.registry.command(link, ConnectionCommand::Listen(listens));
+        self.order(link, ConnectionCommand::Listen(listens));
     }
 
     /// A peer counts from now on: what it makes the node hold is noted, and it has a floor.
     pub(super) fn seat(&self, link: LinkId) {
-        if let Some(account) = self.registry.account(link) {
-            self.config.budget.seat(&account);
+        if let Some(entry) = self.links.get(&link) {
+            self.config.budget.seat(&entry.account);
         }
     }
 
@@ -78,8 +80,8 @@ where
         let shared = self.config.budget.charge(Pool::Outbound, cost(len));
         shared
             .or_else(|refused| {
-                let account = self.live.get(&peer).and_then(|link| self.registry.account(*link)).ok_or(refused)?;
-                self.config.budget.charge_for(&account, Pool::Outbound, cost(len))
+                let entry = self.live.get(&peer).and_then(|link| self.links.get(link)).ok_or(refused)?;
+                self.config.budget.charge_for(&entry.account, Pool::Outbound, cost(len))
             })
             .map_err(|_| DropReason::OverBudget)
     }
@@ -88,8 +90,8 @@ where
     pub(super) fn send_from_floor(&mut self, peer: NodeId, message: &Message) -> Result<(), DropReason> {
         let charge = self.charge_to(peer, message.len())?;
         let (link, outbound) = self.outbound(peer, message, Arc::new(charge))?;
-        let sent = self.registry.command(link, ConnectionCommand::Notify(outbound));
-        if sent { Ok(()) } else { Err(DropReason::ConnectionLost) }
+        self.order(link, ConnectionCommand::Notify(outbound));
+        Ok(())
     }
 }
 

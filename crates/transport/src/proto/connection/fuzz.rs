@@ -15,7 +15,7 @@ use super::{
     ConnectionConfig, SecureConnection, State,
     commands::{self, Beat, Grant, MAX_HEARTBEAT_DATA},
     credit::{cost, window},
-    handshake::{Pattern, Secured},
+    handshake::{Channel, Pattern, Secured},
     open::{Events, Open},
     sealed::{Opener, Sealer},
 };
@@ -67,7 +67,8 @@ impl Stage {
         let config = Arc::new(config);
         let key = |number| CipherState::initialize_key(&[number; 32]);
         let keys = Split { send: key(1), receive: key(2), handshake_hash: [0; 32], remote_static: [0; 32] };
-        let secured = Secured { pattern: Pattern::Xx, keys, peer: NodeId::default(), features: 0, listen: Vec::new() };
+        let channel = Channel::Noise { pattern: Pattern::Xx, keys };
+        let secured = Secured { channel, peer: NodeId::default(), features: 0, listen: Vec::new() };
         let open = Open::new(&config, outbound, secured, Bytes::new(), Timestamp::ZERO, &mut rng);
         let connection = SecureConnection {
             config,

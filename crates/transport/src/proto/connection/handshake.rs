@@ -50,7 +50,7 @@ use sha2::{Digest, Sha256};
 use super::ConnectionConfig;
 use crate::proto::noise::{HandshakeState, Role};
 use messages::{NO_VERSION, read_first, read_first_of_ik, read_second, read_third, write_message};
-pub(super) use outcome::{Answer, Failure, Secured};
+pub(super) use outcome::{Answer, Channel, Failure, Secured};
 
 /// The beginning of the prologue; the preamble record follows, header included (parameters, 1.1).
 const PROLOGUE: &[u8] = b"peerage-v1";
@@ -79,14 +79,14 @@ pub(super) enum Pattern {
 #[derive(Debug)]
 pub(super) struct Handshake {
     /// `None` once it failed or is done.
-    step: Option<Step>,
+    pub(super) step: Option<Step>,
     decoder: RecordDecoder,
     deadline: Timestamp,
 }
 
 /// What is waited for.
 #[derive(Debug)]
-enum Step {
+pub(super) enum Step {
     /// The responder waits for the first record.
     Preamble,
     /// The responder waits for message 1 of XX.

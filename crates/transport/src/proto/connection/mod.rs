@@ -38,7 +38,7 @@
 //! [`Consumed`](ConnectionCommand::Consumed) counts as [`credit::cost`] does: for each message what its
 //! [`Charge`](peerage_core::Charge) held when the event came, and what [`Skipped`](ConnectionEvent::Skipped) says.
 //!
-//! Reading order: `config.rs`, `handshake.rs`, `sealed.rs`, `open.rs`, `mux.rs`, `credit.rs`, `requests.rs`,
+//! Reading order: `config.rs`, `handshake.rs`, `sealed.rs`, `records.rs`, `open.rs`, `mux.rs`, `credit.rs`, `requests.rs`,
 //! `heartbeat.rs`, `commands.rs`.
 
 pub mod commands;
@@ -51,8 +51,11 @@ mod heartbeat;
 mod mux;
 mod open;
 mod pace;
+mod records;
 mod requests;
 mod sealed;
+#[cfg(test)]
+mod tests;
 
 pub use config::{ConnectionConfig, REKEY_EVERY, WIRE_VERSION};
 
@@ -67,9 +70,8 @@ use peerage_core::{
 use peerage_wire::{RecordKind, put_record};
 
 use commands::MAX_HEARTBEAT_DATA;
-use handshake::{Answer, Failure, Handshake, Pattern, Secured};
+use handshake::{Answer, Channel, Failure, Handshake, Pattern, Secured};
 use open::{Events, Open};
-use sealed::Sealer;
 
 /// A connection over a stream that delivers bytes in order, such as TCP. See the [module](self).
 pub struct SecureConnection {
@@ -155,15 +157,19 @@ impl SecureConnection {
 
     /// Keys stand. In IK the responder spoke last, and waits.
     fn secured(&mut self, now: Now, secured: Secured, data: Bytes, deadline: Timestamp) {
+        let (dial_key, ik) = match &secured.channel {
+            Channel::Noise { pattern, keys } => (Some(DialKey(keys.remote_static)), *pattern == Pattern::Ik),
+            Channel::Below => (None, false),
+        };
         let info = LinkInfo {
             peer: secured.peer,
             outbound: self.outbound,
             remote: self.remote,
             listen: secured.listen.clone(),
             features: secured.features,
-            dial_key: Some(DialKey(secured.keys.remote_static)),
+            dial_key,
         };
-        let waits = !self.outbound && secured.pattern == Pattern::Ik;
+        let waits = !self.outbound && ik;
         let mut open = Open::new(&self.config, self.outbound, secured, data, now.mono, &mut self.rng);
         if let Some(account) = self.account.take() {
             open.handle_command(now.mono, ConnectionCommand::Account(account), &mut self.events);
@@ -205,8 +211,8 @@ impl SecureConnection {
             Answer::Refuse => put_record(&mut self.output, self.config.magic, RecordKind::Refuse, |out| {
                 out.push(failure.closed.reason.code());
             }),
-            Answer::Close(cipher) => {
-                Sealer::new(cipher, self.config.rekey_every).seal_close(&mut self.output, failure.closed.reason);
+            Answer::Close(word) => {
+                word.write(&mut self.output, self.config.magic, self.config.rekey_every, failure.closed.reason);
             }
         }
         self.state = State::Closed;
@@ -313,7 +319,15 @@ impl Connection for SecureConnection {
     }
 
     fn poll_event(&mut self) -> Option<ConnectionEvent> {
-        pop_front(&mut self.events).or_else(|| self.closed.take().map(ConnectionEvent::Closed))
+        if let Some(event) = pop_front(&mut self.events) {
+            return Some(event);
+        }
+        match &mut self.state {
+            State::Open(open) => open.next_unsent(),
+            State::Handshaking(..) | State::Confirming(_) | State::Closed => {
+                self.closed.take().map(ConnectionEvent::Closed)
+            }
+        }
     }
 
     fn next_timeout(&self) -> Option<Timestamp> {

@@ -137,7 +137,7 @@ pub trait Connection {
     fn handle_timeout(&mut self, now: Now);
     /// Appends what must be written next to `buf` and says whether anything was appended. It fills at most `limit` bytes
     /// beyond what one record needs, and picks what is most urgent at this very moment: so ask only when the socket can
-    /// take it.
+    /// take it. Fewer than `limit` bytes are all that there is at this moment.
     fn poll_transmit(&mut self, now: Now, buf: &mut Vec<u8>, limit: usize) -> bool;
     /// Of which classes a record could be written at this very moment: for a runner that decides over many connections who
     /// writes next. What `poll_record` gives whatever it is asked for counts as `Control`.

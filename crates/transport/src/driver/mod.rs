@@ -18,6 +18,7 @@ mod fabric;
 mod handle;
 mod lanes;
 mod link;
+mod mailbox;
 mod registry;
 mod runner;
 

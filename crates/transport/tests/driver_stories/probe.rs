@@ -49,8 +49,8 @@ pub(crate) enum Do {
     Compute(u64, Meet),
     Want(Want),
     Report(NodeId, Fault),
-    /// Let nothing happen on the stack task until the sender is dropped.
-    Block(mpsc::Receiver<()>),
+    /// Let nothing happen on the stack task from the moment that the first is dropped until the sender of the second is.
+    Block(mpsc::Sender<()>, mpsc::Receiver<()>),
     /// Send a message again whenever there is said to be room.
     Insist(NodeId, Message),
     /// Keep the charges of messages from now on, as a protocol does that keeps the messages.
@@ -196,7 +196,8 @@ impl Protocol for Probe {
                 self.insisting = Some(message.clone());
                 Action::Send { to: vec![peer], message }
             }
-            Do::Block(until) => {
+            Do::Block(begun, until) => {
+                drop(begun);
                 assert!(until.recv().is_err(), "nobody sends anything");
                 return;
             }

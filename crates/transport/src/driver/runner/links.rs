@@ -1,17 +1,18 @@
 //! What happens on connections, from the stream that opens to the end of it.
 
-use core::{net::SocketAddr, time::Duration};
+use core::{net::SocketAddr, sync::atomic::AtomicBool, time::Duration};
 use peerage_core::{
     Budget, Charge, Class, CloseReason, Closed, Connection, ConnectionCommand, ConnectionEvent, DialKey, LinkId,
-    Message, NetworkEvent, NodeId, Pool, Protocol, RequestError, RequestId,
+    Message, NetworkEvent, NodeId, PerClass, Pool, Protocol, RequestError, RequestId,
 };
 use std::{io, sync::Arc};
-use tokio::{sync::mpsc, time::timeout};
+use tokio::time::timeout;
 
 use crate::{
     driver::{
         BoxedStream, Target,
         link::{EndGuard, LinkEvent, LinkTask, refused},
+        mailbox::mailbox,
         registry::LinkHandle,
     },
     proto::{admission::Verdict, inflow::Inflow},
@@ -70,17 +71,30 @@ where
     }
 
     fn start_link(&mut self, link: LinkId, stream: BoxedStream, remote: SocketAddr, target: Option<Target>) {
-        let (sender, commands) = mpsc::unbounded_channel();
+        let (post, mail) = mailbox();
+        let (post, starved) = (Arc::new(post), Arc::<AtomicBool>::default());
         let account = Budget::account(self.config.owed_per_peer);
         let (outbound, dialled) = (target.is_some(), target.as_ref().map(|target| target.expected));
-        let handle = LinkHandle { remote, outbound, peer: None, account, starved: Arc::default(), commands: sender };
-        if !self.heartbeat.is_empty() {
-            // The receiver is in our hands: this cannot fail.
-            let _received = handle.commands.send(ConnectionCommand::Heartbeat(self.heartbeat.clone()));
-        }
         let inflow = Inflow::new(self.config.inflow, self.clock.now().mono);
-        self.links.insert(link, Link { remote, dialled, info: None, admitted: false, early: Vec::new(), inflow });
-        self.registry.insert(link, handle.clone());
+        let entry = Link {
+            remote,
+            dialled,
+            info: None,
+            admitted: false,
+            early: Vec::new(),
+            inflow,
+            account: account.clone(),
+            starved: Arc::clone(&starved),
+            post: Arc::clone(&post),
+            outgoing: Vec::new(),
+            consumed: PerClass::default(),
+            due: PerClass::default(),
+        };
+        self.links.insert(link, entry);
+        if !self.heartbeat.is_empty() {
+            self.order(link, ConnectionCommand::Heartbeat(self.heartbeat.clone()));
+        }
+        self.registry.insert(link, LinkHandle { remote, outbound, peer: None, account: account.clone(), post });
         let (security, clock, events) = (Arc::clone(&self.security), self.clock, self.link_events.0.clone());
         tokio::spawn(async move {
             let _guard = EndGuard { link, events: events.clone() };
@@ -90,14 +104,13 @@ where
             let (stream, connection): (_, Box<dyn Connection + Send>) = match secured {
                 Ok(secured) => secured,
                 Err(closed) => {
-                    let event = LinkEvent::Connection(ConnectionEvent::Closed(closed));
+                    let event = LinkEvent::Connection(vec![ConnectionEvent::Closed(closed)]);
                     // The guard's word follows; if this one cannot be said, neither can that.
                     let _unheard = events.send((link, event));
                     return;
                 }
             };
-            let LinkHandle { account, starved, .. } = handle;
-            LinkTask { link, remote, connection, stream, clock, account, starved, commands, events }.run().await;
+            LinkTask::new(link, remote, connection, stream, clock, account, starved, mail, events).run().await;
         });
     }
 
@@ -113,7 +126,9 @@ where
                 }
             }
             LinkEvent::Skipped(class, bytes) => self.consumed(link, class, bytes),
-            LinkEvent::Connection(event) => self.connection_event(link, event),
+            LinkEvent::Connection(events) => {
+                events.into_iter().for_each(|event| self.connection_event(link, event));
+            }
         }
     }
 
@@ -187,13 +202,14 @@ where
     }
 
     pub(super) fn close(&mut self, link: LinkId, reason: CloseReason) {
-        self.registry.command(link, ConnectionCommand::Close(reason));
+        self.order(link, ConnectionCommand::Close(reason));
         self.link_closed(link, Closed::by_us(reason));
     }
 
     /// The end of a connection for the stack; its task may still be writing its last words.
     fn link_closed(&mut self, link: LinkId, closed: Closed) {
-        let Some(entry) = self.links.remove(&link) else { return };
+        let Some(mut entry) = self.links.remove(&link) else { return };
+        entry.post.put(&mut entry.outgoing);
         self.admission.ended(link);
         self.releases.cancel(&link);
         count_closed(closed);

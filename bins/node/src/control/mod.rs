@@ -17,6 +17,7 @@ mod protocol;
 mod server;
 #[cfg(test)]
 mod tests;
+mod traffic;
 
 pub use client::{ClientError, ControlClient, EventStream};
 pub use line::{LineError, LineReader};
@@ -25,3 +26,4 @@ pub use protocol::{
     Response, Said, Status, TxState, Value,
 };
 pub use server::{BindError, ControlCall, ControlServer, MAX_REQUEST_BYTES};
+pub use traffic::Traffic;

@@ -10,6 +10,7 @@ use peerage_core::{NetworkId, NodeId};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::Traffic;
 use crate::hex;
 
 /// A line from a client.
@@ -63,6 +64,15 @@ pub enum Request {
         #[serde(with = "hex::text")]
         peer: NodeId,
     },
+    /// Limit what the node sends and reads, or see what it does: [`Response::Bandwidth`].
+    Bandwidth {
+        /// Bytes a second to send, 0 for no limit; as it is if nothing is said.
+        #[serde(default)]
+        egress: Option<u64>,
+        /// Bytes a second to read, in the same way.
+        #[serde(default)]
+        ingress: Option<u64>,
+    },
     /// Take a signed transaction: [`Response::Submitted`] once it is acknowledged.
     SubmitTx {
         /// Its canonical encoding.
@@ -103,6 +113,8 @@ pub enum Response {
     Peers(Vec<Peer>),
     /// To [`Request::Why`]: the oldest first, 64 at most; none if the two never met, or it was forgotten.
     Why(Vec<Happening>),
+    /// To [`Request::Bandwidth`]: what is so from now on.
+    Bandwidth(Traffic),
     /// To [`Request::SubmitTx`].
     Submitted {
         /// The id of the transaction.
@@ -160,6 +172,8 @@ pub struct Status {
     pub budget_bytes: usize,
     /// Time since the start, milliseconds.
     pub uptime_ms: u64,
+    /// What passes over its connections.
+    pub traffic: Traffic,
 }
 
 /// A connected peer.

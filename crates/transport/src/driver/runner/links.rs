@@ -96,6 +96,7 @@ where
         }
         self.registry.insert(link, LinkHandle { remote, outbound, peer: None, account: account.clone(), post });
         let (security, clock, events) = (Arc::clone(&self.security), self.clock, self.link_events.0.clone());
+        let gate = self.gates.join(link);
         tokio::spawn(async move {
             let _guard = EndGuard { link, events: events.clone() };
             let opening = security.open(stream, remote, target, clock.now());
@@ -110,7 +111,7 @@ where
                     return;
                 }
             };
-            LinkTask::new(link, remote, connection, stream, clock, account, starved, mail, events).run().await;
+            LinkTask::new(link, remote, connection, stream, clock, account, starved, mail, events, gate).run().await;
         });
     }
 

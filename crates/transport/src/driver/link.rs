@@ -110,6 +110,10 @@ pub(super) struct LinkTask {
     ahead: usize,
     last_words: Option<Timestamp>,
     starved_check: Option<Timestamp>,
+    /// How long the socket may take nothing of what is there.
+    write_patience: Duration,
+    /// When that is over, while something is there.
+    too_slow: Option<Timestamp>,
     /// Wakes the task when something is due, or before.
     alarm: Pin<Box<Sleep>>,
     /// When that is, if it is set at all.
@@ -153,6 +157,7 @@ impl LinkTask {
         mail: Mail,
         events: UnboundedSender<(LinkId, LinkEvent)>,
         gate: Gate,
+        write_patience: Duration,
     ) -> Self {
         Self {
             link,
@@ -171,6 +176,8 @@ impl LinkTask {
             ahead: WRITE_BYTES,
             last_words: None,
             starved_check: None,
+            write_patience,
+            too_slow: None,
             alarm: Box::pin(tokio::time::sleep(Duration::ZERO)),
             armed: None,
         }
@@ -210,6 +217,9 @@ impl LinkTask {
         }
         if self.connection.next_timeout().is_some_and(|at| at <= now.mono) {
             self.connection.handle_timeout(now);
+        }
+        if self.too_slow.is_some_and(|at| at <= now.mono) && self.last_words.is_none() {
+            self.connection.handle_command(now, ConnectionCommand::Close(CloseReason::SlowPeer));
         }
         if !self.tell(now) {
             return Poll::Ready(Turn::Alone);
@@ -306,6 +316,7 @@ impl LinkTask {
                     skipped[*class] += bytes;
                     continue;
                 }
+                ConnectionEvent::Unsent { reason, count, .. } => count_dropped(*reason, *count),
                 _ => {}
             }
             told.push(event);
@@ -367,6 +378,7 @@ impl LinkTask {
                 Poll::Ready(Ok(count)) if count > 0 => {
                     self.gate.count_sent(count);
                     self.written += count;
+                    self.too_slow = None;
                     room = room.saturating_sub(count);
                     if self.written == self.outgoing.len() {
                         self.ahead = (self.ahead * 2).max(count).min(WRITE_BYTES);
@@ -377,6 +389,7 @@ impl LinkTask {
                     return Wrote::Failed;
                 }
                 Poll::Pending => {
+                    self.too_slow.get_or_insert(now.mono + self.write_patience);
                     self.ahead = WRITE_BYTES_BLOCKED;
                     return Wrote::Blocked;
                 }
@@ -405,7 +418,10 @@ impl LinkTask {
 
     /// Sets the alarm for what is due next; whether something is due already.
     fn sleep(&mut self, cx: &mut Context<'_>, now: Now) -> bool {
-        let due = [self.connection.next_timeout(), self.last_words, self.starved_check].into_iter().flatten().min();
+        // Who is told to go for it, waits for nothing but its last words.
+        let too_slow = self.too_slow.filter(|_| self.last_words.is_none());
+        let due = [self.connection.next_timeout(), self.last_words, self.starved_check, too_slow];
+        let due = due.into_iter().flatten().min();
         let Some(due) = due else { return false };
         if due <= now.mono {
             return true;

@@ -5,8 +5,10 @@ use core::{
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     task::{Context, Waker},
 };
-use peerage_core::ConnectionCommand;
+use peerage_core::{ConnectionCommand, DropReason};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::link::count_dropped;
 
 /// A new mailbox: the end of the stack task, and that of the link task.
 pub(super) fn mailbox() -> (Post, Mail) {
@@ -54,6 +56,7 @@ impl Post {
         let mut slot = self.0.slot();
         if slot.closed {
             drop(slot);
+            count_lost(commands);
             return commands.clear();
         }
         if slot.commands.is_empty() {
@@ -120,7 +123,18 @@ impl Drop for Mail {
         slot.closed = true;
         let lost = core::mem::take(&mut slot.commands);
         drop(slot);
-        drop(lost);
+        count_lost(&lost);
+    }
+}
+
+/// Counts messages that no connection will take; a request fails with its connection.
+fn count_lost(commands: &[ConnectionCommand]) {
+    let lost = commands
+        .iter()
+        .filter(|command| matches!(command, ConnectionCommand::Notify(_) | ConnectionCommand::Respond { .. }));
+    let lost = lost.count();
+    if lost > 0 {
+        count_dropped(DropReason::ConnectionLost, lost as u64);
     }
 }
 

@@ -2,12 +2,13 @@
 
 mod links;
 mod outgoing;
+mod pressure;
 
 use bytes::Bytes;
 use core::{future::poll_fn, net::SocketAddr, sync::atomic::AtomicBool, task::Poll, time::Duration};
 use peerage_core::{
-    Account, Action, CloseReason, Command, ConnectionCommand, ConnectionEvent, Done, Job, JobId, LinkId, LinkInfo,
-    NodeId, Now, Outlet, Output, PerClass, Progress, Protocol, RequestId, Stack, Timers, Timestamp,
+    Account, Action, CloseReason, Closed, Command, ConnectionCommand, ConnectionEvent, Done, Job, JobId, LinkId,
+    LinkInfo, Lookout, NodeId, Now, Outlet, Output, PerClass, Progress, Protocol, RequestId, Stack, Timers, Timestamp,
 };
 use std::{collections::BTreeMap, io, sync::Arc};
 use tokio::{
@@ -63,6 +64,10 @@ struct Link {
     consumed: PerClass<usize>,
     /// What may be returned as credit, once it is worth a message.
     due: PerClass<usize>,
+    /// Whether the budget refuses what it sends.
+    waits: bool,
+    /// Whether nothing is read from it for now.
+    stopped: bool,
 }
 
 /// A request of the stack that waits for its answer.
@@ -105,6 +110,7 @@ pub(super) struct Runner<P: Protocol, F> {
     /// When held credit of a connection may be returned.
     releases: Timers<LinkId>,
     live: BTreeMap<NodeId, LinkId>,
+    lookout: Lookout,
     asked: BTreeMap<u64, Asked>,
     to_answer: BTreeMap<RequestId, (LinkId, u64)>,
     next_number: u64,
@@ -180,6 +186,7 @@ where
             links: BTreeMap::new(),
             releases: Timers::new(),
             live: BTreeMap::new(),
+            lookout: Lookout::default(),
             asked: BTreeMap::new(),
             to_answer: BTreeMap::new(),
             next_number: 0,
@@ -209,7 +216,8 @@ where
                 pause().await;
                 continue;
             }
-            let wake = [self.stack.next_timeout(), self.releases.next()].into_iter().flatten().min();
+            let wake =
+                [self.stack.next_timeout(), self.releases.next(), self.lookout.next()].into_iter().flatten().min();
             let ended = tokio::select! {
                 Some((link, event)) = self.link_events.1.recv() => {
                     self.link_event(link, event);
@@ -248,6 +256,7 @@ where
             self.take_arrivals()?;
             self.release_credit();
             let progress = self.pump();
+            self.look_at_memory();
             self.flush();
             if progress == Progress::Quiet {
                 break;
@@ -313,6 +322,7 @@ where
     /// Says goodbye to everybody, then lets the lanes finish what is queued.
     async fn stop(mut self) {
         self.registry.command_all(|| ConnectionCommand::Close(CloseReason::Shutdown));
+        self.links.values().for_each(|_| links::count_closed(Closed::by_us(CloseReason::Shutdown)));
         let all_gone = async {
             while self.registry.len() > 0 {
                 match self.link_events.1.recv().await {
@@ -382,6 +392,10 @@ where
             Action::Link(Outlet::Dial { addr, expected, dial_key }) => self.dial(addr, expected, dial_key),
             Action::Link(Outlet::Admit(link)) => self.admit(link),
             Action::Link(Outlet::Close { link, reason }) => self.close(link, reason),
+            Action::Link(Outlet::Doors(doors)) => self.admission.set_doors(&doors),
+            Action::Link(Outlet::Shed { link, bytes }) => self.relieve(link, bytes),
+            Action::Link(Outlet::Stop(link)) => self.listen_to(link, false),
+            Action::Link(Outlet::Resume(link)) => self.listen_to(link, true),
             // A stack without a peer manager has nobody to tell.
             Action::Want(_) | Action::Report { .. } | Action::Routed => {}
         }

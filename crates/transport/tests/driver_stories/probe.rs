@@ -152,7 +152,12 @@ impl Protocol for Probe {
 
     fn handle_network(&mut self, _: Now, event: NetworkEvent) {
         match event {
-            NetworkEvent::LinkUp { .. } | NetworkEvent::LinkDown { .. } => panic!("links are the peer manager's alone"),
+            NetworkEvent::LinkUp { .. }
+            | NetworkEvent::LinkDown { .. }
+            | NetworkEvent::Pressure(_)
+            | NetworkEvent::TurnedAway { .. } => {
+                panic!("streams, links and memory are the peer manager's alone")
+            }
             NetworkEvent::DialFailed { expected, closed, .. } => self.saw(Saw::DialFailed(expected, closed)),
             NetworkEvent::PeerUp { peer, info } => self.saw(Saw::Up(peer, info)),
             NetworkEvent::PeerDown { peer, closed } => self.saw(Saw::Down(peer, closed)),

@@ -31,7 +31,7 @@ where
                 Ok(resident) => self.outbound(peer, message, Arc::clone(resident)).map(|(link, outbound)| {
                     self.order(link, ConnectionCommand::Notify(outbound));
                 }),
-                Err(_) => Err(DropReason::OverBudget),
+                Err(_) => self.send_from_floor(peer, message),
             };
             if let Err(reason) = outcome {
                 self.shed(peer, message.command, reason);
@@ -40,7 +40,7 @@ where
     }
 
     /// Charges a message to its recipient's account.
-    fn outbound(
+    pub(super) fn outbound(
         &self,
         peer: NodeId,
         message: &Message,
@@ -70,8 +70,7 @@ where
     pub(super) fn request(&mut self, to: NodeId, id: RequestId, message: Message, timeout: Duration) {
         let command = message.command;
         let wire_id = self.number();
-        let charged =
-            self.config.budget.charge(Pool::Outbound, cost(message.len())).map_err(|_| DropReason::OverBudget);
+        let charged = self.charge_to(to, message.len());
         let sent = charged.and_then(|charge| self.outbound(to, &message, Arc::new(charge))).map(|(link, outbound)| {
             self.asked.insert(wire_id, Asked { link, peer: to, id, command });
             self.order(link, ConnectionCommand::Request { id: wire_id, outbound, timeout });
@@ -88,8 +87,7 @@ where
         let Some((link, wire_id)) = self.to_answer.remove(&id) else {
             return self.shed(to, message.command, DropReason::Unrequested);
         };
-        let charged =
-            self.config.budget.charge(Pool::Outbound, cost(message.len())).map_err(|_| DropReason::OverBudget);
+        let charged = self.charge_to(to, message.len());
         let outbound = charged.and_then(|charge| self.outbound(to, &message, Arc::new(charge)));
         match outbound {
             // The answer goes where the question came from, or nowhere.

@@ -79,14 +79,14 @@ pub(super) enum Pattern {
 #[derive(Debug)]
 pub(super) struct Handshake {
     /// `None` once it failed or is done.
-    step: Option<Step>,
+    pub(super) step: Option<Step>,
     decoder: RecordDecoder,
     deadline: Timestamp,
 }
 
 /// What is waited for.
 #[derive(Debug)]
-enum Step {
+pub(super) enum Step {
     /// The responder waits for the first record.
     Preamble,
     /// The responder waits for message 1 of XX.

@@ -90,7 +90,7 @@ where
             consumed: PerClass::default(),
             due: PerClass::default(),
         };
-        self.links.insert(link, entry);
+        self.links.insert(link, Box::new(entry));
         if !self.heartbeat.is_empty() {
             self.order(link, ConnectionCommand::Heartbeat(self.heartbeat.clone()));
         }

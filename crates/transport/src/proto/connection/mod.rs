@@ -62,7 +62,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use peerage_core::{
     CloseReason, Closed, ClosedBy, Connection, ConnectionCommand, ConnectionEvent, DialKey, DropReason, LinkInfo,
-    NodeId, Now, RequestError, SecretRng, Timestamp, queue::pop_front,
+    NodeId, Now, RequestError, SecretRng, Timestamp, queue::rest,
 };
 use peerage_wire::{RecordKind, put_record};
 
@@ -307,7 +307,12 @@ impl Connection for SecureConnection {
     }
 
     fn poll_event(&mut self) -> Option<ConnectionEvent> {
-        pop_front(&mut self.events).or_else(|| self.closed.take().map(ConnectionEvent::Closed))
+        let event = self.events.pop_front();
+        if event.is_none() {
+            // Whoever asks takes all of them, so what they took is not needed before something arrives.
+            rest(&mut self.events);
+        }
+        event.or_else(|| self.closed.take().map(ConnectionEvent::Closed))
     }
 
     fn next_timeout(&self) -> Option<Timestamp> {

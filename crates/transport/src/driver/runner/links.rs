@@ -92,7 +92,7 @@ where
             waits: false,
             stopped: false,
         };
-        self.links.insert(link, entry);
+        self.links.insert(link, Box::new(entry));
         self.order(link, ConnectionCommand::Account(account.clone()));
         if !self.heartbeat.is_empty() {
             self.order(link, ConnectionCommand::Heartbeat(self.heartbeat.clone()));

@@ -65,7 +65,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use peerage_core::{
     Account, Class, CloseReason, Closed, ClosedBy, Connection, ConnectionCommand, ConnectionEvent, DialKey, DropReason,
-    LinkInfo, NodeId, Now, PerClass, RequestError, SecretRng, Timestamp, queue::pop_front,
+    LinkInfo, NodeId, Now, PerClass, RequestError, SecretRng, Timestamp, queue::rest,
 };
 use peerage_wire::{RecordKind, put_record};
 
@@ -346,9 +346,12 @@ impl Connection for SecureConnection {
     }
 
     fn poll_event(&mut self) -> Option<ConnectionEvent> {
-        if let Some(event) = pop_front(&mut self.events) {
-            return Some(event);
+        let event = self.events.pop_front();
+        if event.is_some() {
+            return event;
         }
+        // Whoever asks takes all of them, so what they took is not needed before something arrives.
+        rest(&mut self.events);
         match &mut self.state {
             State::Open(open) => open.next_unsent(),
             State::Handshaking(..) | State::Confirming(_) | State::Closed => {

@@ -20,7 +20,14 @@ pub(super) async fn execute(args: &QueryArgs, out: &mut impl Write) -> Result<()
     for peer in peers {
         let direction = if peer.outbound { "out" } else { "in" };
         let rtt = peer.rtt_micros.map_or_else(|| "-".to_owned(), |micros| format!("{:.1} ms", micros as f64 / 1000.0));
-        writeln!(out, "{} {direction:3} {:<22} {rtt:>10} {:>8} s", peer.id, peer.addr, peer.connected_ms / 1000)?;
+        let clock = peer.timing.map_or_else(|| "-".to_owned(), |timing| format!("{:+} ms", timing.clock_offset_ms));
+        let height = peer.head.map_or_else(|| "-".to_owned(), |head| head.height.to_string());
+        let since = peer.connected_ms / 1000;
+        writeln!(
+            out,
+            "{} {direction:3} {:<22} {rtt:>10} {since:>8} s  clock {clock:>9}  height {height}",
+            peer.id, peer.addr
+        )?;
     }
     Ok(())
 }

@@ -12,6 +12,7 @@
 //! Whoever may open the socket may do everything here; its mode is 0600 and the directory's 0700.
 
 mod client;
+mod known;
 mod line;
 mod protocol;
 mod server;
@@ -19,6 +20,7 @@ mod server;
 mod tests;
 
 pub use client::{ClientError, ControlClient, EventStream};
+pub use known::{PeerHead, Timing};
 pub use line::{LineError, LineReader};
 pub use protocol::{
     AccountState, Answer, DropCause, ErrorCode, Event, Happening, Inclusion, Outcome, Peer, Question, Refusal, Request,

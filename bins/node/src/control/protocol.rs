@@ -10,6 +10,7 @@ use peerage_core::{NetworkId, NodeId};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::{PeerHead, Timing};
 use crate::hex;
 
 /// A line from a client.
@@ -174,6 +175,10 @@ pub struct Peer {
     pub outbound: bool,
     /// Smoothed round-trip time, microseconds, once it was measured.
     pub rtt_micros: Option<u64>,
+    /// What else the heartbeats have shown, once one came back.
+    pub timing: Option<Timing>,
+    /// What it says its last block is, once it said so and unless that was found to be untrue.
+    pub head: Option<PeerHead>,
     /// How long it is connected, milliseconds.
     pub connected_ms: u64,
 }

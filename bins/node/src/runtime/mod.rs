@@ -26,7 +26,7 @@ use peerage_transport::{
     },
 };
 use peerage_wire::{Limits, Magic};
-use std::{io, path::Path, sync::Arc};
+use std::{collections::BTreeMap, io, path::Path, sync::Arc};
 use thiserror::Error;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
@@ -452,11 +452,14 @@ impl Node {
     async fn peers(&self) -> Result<Response, Refusal> {
         let now = self.clock.now().mono;
         let peers = self.handle.inspect(move |stack| {
+            let heads: BTreeMap<_, _> = stack.upper().chain().status().peers.into_iter().collect();
             let peers = stack.peers().peers().map(|peer| Peer {
                 id: peer.info.peer,
                 addr: peer.info.remote,
                 outbound: peer.info.outbound,
-                rtt_micros: peer.rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
+                rtt_micros: peer.stats.map(|stats| u64::try_from(stats.rtt.as_micros()).unwrap_or(u64::MAX)),
+                timing: peer.stats.map(Into::into),
+                head: heads.get(&peer.info.peer).copied().flatten().map(Into::into),
                 connected_ms: u64::try_from(now.since(peer.since).as_millis()).unwrap_or(u64::MAX),
             });
             peers.collect()

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use peerage_core::{Class, CloseReason, Message, PerClass, Timestamp};
 use peerage_transport::proto::connection::{
-    commands::{Beat, CREDIT, Grant, PING, PONG},
+    commands::{Answer, Beat, CREDIT, Grant, PING, PONG},
     credit::{cost, window},
 };
 use peerage_wire::{
@@ -202,7 +202,8 @@ impl Half {
         let Frame::Whole { command, head, .. } = frame else { panic!("control in pieces") };
         let due = match command {
             CREDIT => Due::Grant(payload::from_bytes(head, head.len()).expect("a grant")),
-            PING | PONG => Due::Beat(payload::from_bytes::<Beat>(head, head.len()).expect("a beat").data.into()),
+            PING => Due::Beat(payload::from_bytes::<Beat>(head, head.len()).expect("a ping").data.into()),
+            PONG => Due::Beat(payload::from_bytes::<Answer>(head, head.len()).expect("a pong").data.into()),
             other => panic!("{other:?}"),
         };
         self.due.push_back((end, due));

@@ -12,4 +12,5 @@ pub mod managed;
 pub mod noise;
 pub mod peer_manager;
 pub mod recorder;
+pub mod shedder;
 pub mod signed;

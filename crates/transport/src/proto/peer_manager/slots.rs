@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | reserved, trusted | no limit | |
 //! | outbound, to stay | `target_outbound` | none more is dialled |
-//! | outbound, wanted just then | one to stay, if there is one for its group; else what is left of `max_peers`, and [`GUESTS`] | the oldest goes after [`TRANSIENT_KEEP`], at once if need be |
+//! | outbound, wanted just then | what is left of `max_peers`, and [`GUESTS`] | the oldest goes after [`TRANSIENT_KEEP`], at once if need be; one that is drawn for a place to stay takes it |
 //! | inbound | `max_peers` less `target_outbound`, and [`GUESTS`] for a moment | somebody is evicted after [`GUEST_KEEP`], at once if need be |
 
 use core::time::Duration;
@@ -36,29 +36,7 @@ impl PeerManager {
 
     /// Outbound connections that are there to stay, reserved ones included.
     pub(super) fn kept(&self) -> usize {
-        self.peers.values().filter(|peer| peer.info.outbound && !peer.transient).count()
-    }
-
-    /// Whether an outbound connection that somebody wanted just then is one too many to be kept: all places are taken, or
-    /// those of its group are.
-    pub(super) fn is_passing(&self, info: &LinkInfo) -> bool {
-        let groups = self.outbound_groups();
-        let members = groups.get(&NetGroup::of(info.remote, self.config.addresses)).copied().unwrap_or(0);
-        self.kept() >= self.config.target_outbound || members >= self.config.outbound_per_group
-    }
-
-    /// Keeps those that somebody wanted just then, where places have become free: the longest connected first.
-    pub(super) fn keep_passing(&mut self) {
-        let passing = self.peers.values().filter(|peer| peer.transient);
-        let mut passing: Vec<_> = passing.map(|peer| (peer.since, peer.link, peer.info.peer)).collect();
-        passing.sort_unstable();
-        for (.., id) in passing {
-            if self.peers.get(&id).is_some_and(|peer| !self.is_passing(&peer.info))
-                && let Some(peer) = self.peers.get_mut(&id)
-            {
-                peer.transient = false;
-            }
-        }
+        self.peers.values().filter(|peer| peer.is_kept()).count()
     }
 
     /// Finds a place for a newcomer that has no privilege; somebody may have to go. False if nobody can.
@@ -69,14 +47,16 @@ impl PeerManager {
         let full = self.ordinary().count() >= self.config.max_peers + GUESTS;
         if !info.outbound {
             let crowd = self.ordinary_inbound() >= self.config.inbound_places() + GUESTS;
-            return !(full || crowd) || self.evict(now, Duration::ZERO);
+            return !(full || crowd) || self.evict(now, Duration::ZERO, Some(info.peer));
         }
-        !full || self.close_oldest_transient(now, Duration::ZERO) || !transient && self.evict(now, Duration::ZERO)
+        !full
+            || self.close_oldest_transient(now, Duration::ZERO)
+            || !transient && self.evict(now, Duration::ZERO, Some(info.peer))
     }
 
     /// Sends the inbound peer away that is easiest to do without, of those that have been here for so long; false if there is
-    /// none.
-    fn evict(&mut self, now: Now, age: Duration) -> bool {
+    /// none. `by` is for whose sake.
+    fn evict(&mut self, now: Now, age: Duration, by: Option<NodeId>) -> bool {
         let candidate = |peer: &Peer| Candidate {
             peer: peer.info.peer,
             link: peer.link,
@@ -89,14 +69,14 @@ impl PeerManager {
         let Some(peer) = select(candidates, self.config.inbound_places(), &self.order, now.mono, age) else {
             return false;
         };
+        self.actions.push_back(Action::Emit(PeerEvent::Evicted { peer, by }));
         self.end(now, &peer, CloseReason::TooManyPeers);
-        self.actions.push_back(Action::Emit(PeerEvent::Evicted { peer }));
         true
     }
 
     /// Evicts until nobody has a guest's place who has been here for a moment.
     pub(super) fn trim_inbound(&mut self, now: Now) {
-        while self.ordinary_inbound() > self.config.inbound_places() && self.evict(now, GUEST_KEEP) {}
+        while self.ordinary_inbound() > self.config.inbound_places() && self.evict(now, GUEST_KEEP, None) {}
     }
 
     /// Ends one connection at a time that is too many: opened for a passing need, or kept when more were to be kept.
@@ -104,7 +84,7 @@ impl PeerManager {
         if self.close_oldest_transient(now, TRANSIENT_KEEP) {
             return;
         }
-        let chosen = |peer: &&Peer| peer.info.outbound && !peer.transient;
+        let chosen = |peer: &&Peer| peer.is_kept();
         if self.ordinary().filter(chosen).count() > self.config.target_outbound {
             let youngest = self.ordinary().filter(chosen).max_by_key(|peer| (peer.since, peer.link));
             if let Some(peer) = youngest.map(|peer| peer.info.peer) {
@@ -123,10 +103,10 @@ impl PeerManager {
         })
     }
 
-    /// Ends the connection to a peer, if there is one.
+    /// Ends the connection to a peer, if there is one: our own wish, which says nothing against the peer.
     pub(super) fn end(&mut self, now: Now, peer: &NodeId, reason: CloseReason) {
         if let Some(link) = self.peers.get(peer).map(|peer| peer.link) {
-            self.forget_link(now, link);
+            self.forget_link(now, link, true);
             self.close(link, reason);
         }
     }

@@ -79,6 +79,10 @@ listed! {
         AskRespond,
         AskConsumed,
         AskHeartbeat,
+        AskAccount,
+        AskShed,
+        /// To read nothing for now.
+        AskListen,
         AskClose,
     }
 }
@@ -174,7 +178,7 @@ fn expected(place: Place, input: Input) -> Outcome {
         (AskRequest, Unconfirmed | Open | Paused | Place::Closed) => Stays,
         (AskRequest, Ending) => Fails(RequestError::Closed(Closed::by_network(StreamEnded))),
         (
-            AskNotify | AskRespond | AskConsumed | AskHeartbeat,
+            AskNotify | AskRespond | AskConsumed | AskHeartbeat | AskAccount | AskShed,
             Preamble
             | First
             | FirstOfIk
@@ -187,6 +191,12 @@ fn expected(place: Place, input: Input) -> Outcome {
             | Paused
             | Ending
             | Place::Closed,
+        ) => Stays,
+        // Reading is asked for of peers alone; what does not read for that cannot be told from what waits for memory.
+        (AskListen, Unconfirmed | Open) => To(Paused),
+        (
+            AskListen,
+            Preamble | First | FirstOfIk | Second | SecondOfIk | Third | Confirming | Paused | Ending | Place::Closed,
         ) => Stays,
         (AskClose, Preamble) => us(Requested, Says::Nothing),
         (AskClose, First | FirstOfIk | Second | SecondOfIk | Third) => us(Requested, Says::Refuse),
@@ -234,6 +244,9 @@ const fn input_of(command: &ConnectionCommand) -> Input {
         ConnectionCommand::Respond { .. } => Input::AskRespond,
         ConnectionCommand::Consumed { .. } => Input::AskConsumed,
         ConnectionCommand::Heartbeat(_) => Input::AskHeartbeat,
+        ConnectionCommand::Account(_) => Input::AskAccount,
+        ConnectionCommand::Shed { .. } => Input::AskShed,
+        ConnectionCommand::Listen(_) => Input::AskListen,
         ConnectionCommand::Close(_) => Input::AskClose,
     }
 }
@@ -403,6 +416,9 @@ impl Bench {
             | Input::AskRespond
             | Input::AskConsumed
             | Input::AskHeartbeat
+            | Input::AskAccount
+            | Input::AskShed
+            | Input::AskListen
             | Input::AskClose => {
                 let outbound = self.outbound();
                 let commands = [
@@ -411,6 +427,9 @@ impl Bench {
                     ConnectionCommand::Respond { id: 7, outbound: self.outbound() },
                     ConnectionCommand::Consumed { class: Class::Gossip, bytes: 10 },
                     ConnectionCommand::Heartbeat(Bytes::from_static(b"head")),
+                    ConnectionCommand::Account(Budget::account(1)),
+                    ConnectionCommand::Shed { bytes: 1 },
+                    ConnectionCommand::Listen(false),
                     ConnectionCommand::Close(CloseReason::Requested),
                 ];
                 let command = commands.into_iter().find(|command| input_of(command) == input);

@@ -1,5 +1,6 @@
 //! The manager alone, on a virtual clock.
 
+mod attack;
 mod dialling;
 mod eviction;
 mod lists;
@@ -10,6 +11,8 @@ use peerage_core::{Closed, DialKey, Want};
 
 use super::{
     address::NetGroup,
+    book::Place,
+    remembering::{LASTING, REMEMBER_AFTER},
     slots::{GUEST_KEEP, GUESTS, TRANSIENT_KEEP},
     *,
 };
@@ -32,6 +35,8 @@ struct Bench {
     now: Now,
     next_link: u64,
     told: Vec<PeerEvent>,
+    /// Who may open a stream, as it was told last.
+    doors: Doors,
 }
 
 impl Bench {
@@ -40,7 +45,7 @@ impl Bench {
         change(&mut config);
         let manager = PeerManager::new(config, &Seed::from_u64(7));
         let now = Now { mono: Timestamp::ZERO, wall: UnixMillis(1_000_000) };
-        Self { manager, now, next_link: 0, told: Vec::new() }
+        Self { manager, now, next_link: 0, told: Vec::new(), doors: Doors::default() }
     }
 
     /// Lets time pass up to `by` and collects everything done meanwhile.
@@ -65,6 +70,7 @@ impl Bench {
         let mut outlets = Vec::new();
         while let Some(action) = self.manager.poll_action() {
             match action {
+                Action::Link(Outlet::Doors(doors)) => self.doors = doors,
                 Action::Link(outlet) => outlets.push(outlet),
                 Action::Emit(event) => self.told.push(event),
                 other => panic!("{other:?}"),
@@ -318,6 +324,7 @@ fn whoever_accepts_and_hangs_up_is_dialled_less_and_less() {
 fn a_bad_neighbourhood_does_not_cut_off_an_honest_node_that_we_know() {
     let mut bench = Bench::new(|config| config.addresses = AddressPolicy::Public);
     let (reached, _) = bench.up(9, true);
+    bench.pass(LASTING);
     for number in 20..28 {
         let (link, _) = bench.up(number, false);
         bench.down(link);
@@ -342,7 +349,9 @@ fn who_was_good_is_remembered_and_comes_first_after_a_restart() {
     let told = core::iter::from_fn(|| bench.manager.poll_action());
     let told: Vec<_> =
         told.filter_map(|action| if let Action::Emit(event) = action { Some(event) } else { None }).collect();
-    let line = BookLine { tried: false, source: Some([127, 0, 0, 1].into()), ..BookLine::good_once(known(3)) };
+    let (heard, stands_by) = (UnixMillis(1_000_000), Some(addr(3)));
+    let source = Some([127, 0, 0, 1].into());
+    let line = BookLine { tried: false, source, heard, stands_by, ..BookLine::good_once(known(3)) };
     assert_eq!(told, [PeerEvent::Remember(vec![line])], "an inbound peer counts with the address it listens on");
 
     let mut restarted = Bench::new(|config| {
@@ -370,6 +379,7 @@ fn faults_add_up_until_the_peer_is_sent_away_and_stays_away_over_a_restart() {
     let actions: Vec<_> = core::iter::from_fn(|| bench.manager.poll_action()).collect();
     let [
         Action::Emit(fault),
+        Action::Emit(PeerEvent::Banned { by_hand: false, .. }),
         Action::Link(Outlet::Close { link: closed, reason }),
         Action::Emit(PeerEvent::Bans(bans)),
     ] = &actions[..]

@@ -20,6 +20,8 @@ mod lanes;
 mod link;
 mod registry;
 mod runner;
+#[cfg(feature = "tls")]
+pub mod tls;
 
 pub use channel::{NoiseChannel, SecureChannel, Target};
 pub use clock::Clock;

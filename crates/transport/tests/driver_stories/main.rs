@@ -5,6 +5,8 @@
 
 #![cfg(feature = "tokio")]
 
+#[cfg(feature = "tls")]
+mod authority;
 mod budget;
 mod by_hand;
 mod harness;
@@ -14,3 +16,5 @@ mod metrics;
 mod peers;
 mod probe;
 mod slow;
+#[cfg(feature = "tls")]
+mod tls;

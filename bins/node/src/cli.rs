@@ -6,7 +6,7 @@ use peerage_core::NodeId;
 use peerage_transport::key_file::KeyKind;
 use std::path::PathBuf;
 
-use crate::config::{Layer, LogFormat, LogLayer, Seed};
+use crate::config::{Layer, LogFormat, LogLayer, Security, Seed};
 
 /// A node that proves itself, finds its peers and agrees with them on a ledger.
 #[derive(Debug, Parser)]
@@ -50,6 +50,12 @@ pub enum ClientCommand {
     /// Make and show key files.
     #[command(subcommand)]
     Key(KeyCommand),
+    /// A consortium's certificate authority, for `security = "mtls"`.
+    #[command(subcommand)]
+    Ca(CaCommand),
+    /// The certificates of a running node.
+    #[command(subcommand)]
+    Tls(TlsCommand),
 }
 
 /// Arguments of `init`.
@@ -107,6 +113,9 @@ pub struct SettingArgs {
     /// Whether acknowledged transactions survive a crash of this node.
     #[arg(long, value_name = "BOOL", action = ArgAction::Set)]
     pub outbox: Option<bool>,
+    /// What secures connections.
+    #[arg(long, value_name = "PROTOCOL")]
+    pub security: Option<Security>,
     /// What to log, e.g. "info,peerage_gossip=debug".
     #[arg(long = "log", value_name = "FILTER")]
     pub log_filter: Option<String>,
@@ -126,6 +135,7 @@ impl From<SettingArgs> for Layer {
             max_peers: args.max_peers,
             budget_bytes: args.budget_bytes,
             outbox: args.outbox,
+            security: args.security,
             log: LogLayer { filter: args.log_filter, format: args.log_format },
             ..Self::default()
         }
@@ -158,6 +168,9 @@ pub struct DevnetArgs {
     /// Where the nodes' directories are made; a temporary directory if not given.
     #[arg(long, value_name = "PATH")]
     pub dir: Option<PathBuf>,
+    /// What secures connections; for mtls a certificate authority is made, and a certificate for each node.
+    #[arg(long, value_name = "PROTOCOL", default_value = "noise")]
+    pub security: Security,
     /// Print the result as JSON.
     #[arg(long)]
     pub json: bool,
@@ -271,6 +284,65 @@ pub enum KeyCommand {
         /// The key file.
         #[arg(value_name = "FILE")]
         file: PathBuf,
+    },
+}
+
+/// Operations of `ca`.
+#[derive(Debug, Subcommand)]
+pub enum CaCommand {
+    /// Make a certificate authority: its key, its certificate, and a list that revokes nothing yet.
+    Init {
+        /// Its directory; created if need be. Nothing in there is overwritten.
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// What it is called.
+        #[arg(long, value_name = "NAME", default_value = "consortium")]
+        name: String,
+    },
+    /// Issue a certificate to a node, with a key of its own for TLS.
+    Issue {
+        /// The directory of the authority.
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// The node: its id, 64 hexadecimal digits, as `peerage key show` prints it.
+        #[arg(long = "node", value_name = "NODEID")]
+        node: NodeId,
+        /// Where to write what the node needs: ca.pem, crl.pem, certificate.pem and tls.key. Of these only ca.pem and crl.pem
+        /// are overwritten.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// For how many days it is valid.
+        #[arg(long, value_name = "N", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=36_500))]
+        days: u32,
+    },
+    /// Revoke all certificates of nodes, and write the list of revocations anew. With no node the list is only renewed.
+    Revoke {
+        /// The directory of the authority.
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// A node; may be given many times.
+        #[arg(long = "node", value_name = "NODEID")]
+        nodes: Vec<NodeId>,
+    },
+    /// What was issued, to whom, and what was revoked.
+    Show {
+        /// The directory of the authority.
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Operations of `tls`.
+#[derive(Debug, Subcommand)]
+pub enum TlsCommand {
+    /// Read certificates and revocations again now, in place of within ten seconds, and say what came of it.
+    Reload {
+        /// The data directory of the node.
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
     },
 }
 

@@ -5,7 +5,7 @@
 
 use core::{fmt, net::SocketAddr, str::FromStr};
 use peerage_core::{Budget, NodeId};
-use peerage_transport::proto::peer_manager::Rule;
+use peerage_transport::{driver::tls::TlsFiles, proto::peer_manager::Rule};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -15,6 +15,9 @@ use thiserror::Error;
 
 use crate::toml_file::{Schema, TomlError, TomlFile, nearest};
 pub use lists::{ListLine, Trusted};
+use logs::DEFAULT_FILTER;
+pub use logs::{LogConfig, LogFormat, LogLayer};
+pub use security::{Security, TlsLayer};
 
 /// Port on which a node listens if nothing else is said. Our guess: not assigned by IANA, above the privileged ones.
 pub const DEFAULT_PORT: u16 = 4477;
@@ -28,8 +31,6 @@ pub const DEFAULT_OUTBOUND_PER_GROUP: usize = 1;
 const MOST_PEERS: usize = 1000;
 /// Less memory does not even hold a few of the largest messages. Our guess: sixteen of them.
 const LEAST_BUDGET_BYTES: usize = 32 << 20;
-/// What is logged if nothing else is said.
-const DEFAULT_FILTER: &str = "info";
 
 /// The keys of `config.toml`.
 pub const SCHEMA: Schema = &[
@@ -48,9 +49,12 @@ pub const SCHEMA: Schema = &[
             "outbound_per_group",
             "budget_bytes",
             "outbox",
+            "security",
+            "tls",
             "log",
         ],
     ),
+    ("tls", &["ca", "certificate", "key", "crl"]),
     ("log", &["filter", "format"]),
 ];
 
@@ -68,6 +72,11 @@ const VARIABLES: &[&str] = &[
     "PEERAGE_OUTBOUND_PER_GROUP",
     "PEERAGE_BUDGET_BYTES",
     "PEERAGE_OUTBOX",
+    "PEERAGE_SECURITY",
+    "PEERAGE_TLS_CA",
+    "PEERAGE_TLS_CERTIFICATE",
+    "PEERAGE_TLS_KEY",
+    "PEERAGE_TLS_CRL",
     "PEERAGE_LOG_FILTER",
     "PEERAGE_LOG_FORMAT",
 ];
@@ -213,54 +222,6 @@ impl From<Seed> for String {
     }
 }
 
-/// How log lines look.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Text,
-    /// One JSON object a line, for machines.
-    Json,
-}
-
-impl FromStr for LogFormat {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "text" => Ok(Self::Text),
-            "json" => Ok(Self::Json),
-            _ => Err("`text` or `json` is expected"),
-        }
-    }
-}
-
-/// What is logged, and how.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogConfig {
-    filter: String,
-    format: LogFormat,
-}
-
-impl Default for LogConfig {
-    fn default() -> Self {
-        Self { filter: DEFAULT_FILTER.to_owned(), format: LogFormat::default() }
-    }
-}
-
-impl LogConfig {
-    /// Directives as `tracing-subscriber` reads them, e.g. `info,peerage_gossip=debug`; they parse.
-    pub fn filter(&self) -> &str {
-        &self.filter
-    }
-
-    /// How lines look.
-    pub const fn format(&self) -> LogFormat {
-        self.format
-    }
-}
-
 /// One layer of settings: what a file, the environment or the flags say, the rest unsaid.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -289,19 +250,14 @@ pub struct Layer {
     pub budget_bytes: Option<usize>,
     /// See [`NodeConfig::outbox`].
     pub outbox: Option<bool>,
+    /// See [`NodeConfig::tls`].
+    pub security: Option<Security>,
+    /// See [`NodeConfig::tls`].
+    #[serde(default)]
+    pub tls: TlsLayer,
     /// See [`NodeConfig::log`].
     #[serde(default)]
     pub log: LogLayer,
-}
-
-/// The part of a [`Layer`] about logs.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LogLayer {
-    /// See [`LogConfig::filter`].
-    pub filter: Option<String>,
-    /// See [`LogConfig::format`].
-    pub format: Option<LogFormat>,
 }
 
 /// The configuration of a node. It makes sense as a whole: there is no other way to get one.
@@ -320,6 +276,7 @@ pub struct NodeConfig {
     outbound_per_group: usize,
     budget_bytes: usize,
     outbox: bool,
+    tls: Option<TlsFiles>,
     log: LogConfig,
 }
 
@@ -365,6 +322,17 @@ impl NodeConfig {
         macro_rules! pick {
             ($($field:ident).+) => { flags.$($field).+.clone().or(environment.$($field).+).or(written.$($field).+) };
         }
+        let tls = TlsLayer {
+            ca: pick!(tls.ca),
+            certificate: pick!(tls.certificate),
+            key: pick!(tls.key),
+            crl: pick!(tls.crl),
+        };
+        let tls = match pick!(security).unwrap_or_default() {
+            Security::Noise => Ok(None),
+            Security::Mtls => tls.files(data_dir).map(Some),
+        };
+        let missing = tls.as_ref().err().copied();
         let any = SocketAddr::from(([0, 0, 0, 0], DEFAULT_PORT));
         let config = Self {
             data_dir: data_dir.to_owned(),
@@ -380,6 +348,7 @@ impl NodeConfig {
             outbound_per_group: pick!(outbound_per_group).unwrap_or(DEFAULT_OUTBOUND_PER_GROUP),
             budget_bytes: pick!(budget_bytes).unwrap_or(Budget::DEFAULT_CAP),
             outbox: pick!(outbox).unwrap_or(true),
+            tls: tls.unwrap_or_default(),
             log: LogConfig {
                 filter: pick!(log.filter).unwrap_or_else(|| DEFAULT_FILTER.to_owned()),
                 format: pick!(log.format).unwrap_or_default(),
@@ -387,6 +356,9 @@ impl NodeConfig {
         };
         if config.advertise.is_some_and(|addr| addr.ip().is_unspecified() || addr.port() == 0) {
             return invalid("advertise", "others cannot dial this: give the address at which they reach the node");
+        }
+        if let Some(setting) = missing {
+            return invalid(setting, "`security = \"mtls\"` needs it; `peerage ca` makes it");
         }
         if config.max_peers == 0 || config.max_peers > MOST_PEERS {
             return invalid("max_peers", &format!("1 to {MOST_PEERS} are possible"));
@@ -479,6 +451,11 @@ impl NodeConfig {
         self.outbox
     }
 
+    /// The certificates, if `security` is `mtls`. Default: `noise`, which needs none.
+    pub const fn tls(&self) -> Option<&TlsFiles> {
+        self.tls.as_ref()
+    }
+
     /// What is logged, and how.
     pub const fn log(&self) -> &LogConfig {
         &self.log
@@ -551,6 +528,13 @@ fn layer_of(environment: impl IntoIterator<Item = (String, String)>) -> Result<L
         outbound_per_group: value(take("PEERAGE_OUTBOUND_PER_GROUP"))?,
         budget_bytes: value(take("PEERAGE_BUDGET_BYTES"))?,
         outbox: value(take("PEERAGE_OUTBOX"))?,
+        security: value(take("PEERAGE_SECURITY"))?,
+        tls: TlsLayer {
+            ca: value(take("PEERAGE_TLS_CA"))?,
+            certificate: value(take("PEERAGE_TLS_CERTIFICATE"))?,
+            key: value(take("PEERAGE_TLS_KEY"))?,
+            crl: value(take("PEERAGE_TLS_CRL"))?,
+        },
         log: LogLayer { filter: take("PEERAGE_LOG_FILTER").1, format: value(take("PEERAGE_LOG_FORMAT"))? },
     })
 }
@@ -580,5 +564,7 @@ fn parse<T: FromStr<Err: fmt::Display>>(name: &'static str, text: &str) -> Resul
 pub const TEMPLATE: &str = include_str!("config_template.toml");
 
 mod lists;
+mod logs;
+mod security;
 #[cfg(test)]
 mod tests;

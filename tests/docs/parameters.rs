@@ -107,35 +107,51 @@ fn each_limit_of_the_chain_stands_in_its_document() {
 }
 
 /// Constants that limit something have a number and no name of their own in the protocol: none may be forgotten in the table.
-#[test]
-fn each_constant_of_the_chain_has_a_parameter() {
-    let (page, mut missing) = (page(), Vec::new());
-    // Not limits: what is derived from others, and formats, whose numbers stand in the document.
-    let exempt = ["MAX_PUSH_BYTES", "MAX_BATCH_HEAD_BYTES", "MAX_SUMMARY_BYTES", "MAX_REQUEST_BYTES"];
-    let formats = ["block", "genesis", "id", "transaction"].map(|file| format!("crates/chain/src/proto/{file}.rs"));
-    let mut seen = 0;
-    let files = rust_files("crates/chain/src/proto").into_iter();
-    for path in files.filter(|path| !path.contains("/tests") && !path.contains("/state/") && !formats.contains(path)) {
-        for line in read(&root().join(&path)).lines() {
+fn constants_without_a_parameter(dir: &str, is_limit: impl Fn(&str, &str) -> bool) -> (usize, Vec<String>) {
+    let (page, mut seen, mut missing) = (page(), 0, Vec::new());
+    for path in rust_files(dir).into_iter().filter(|path| !path.contains("/tests")) {
+        let text = read(&root().join(&path));
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        for line in code.lines() {
             let Some((_, rest)) =
                 line.split_once("const ").filter(|(before, _)| ["", "pub(super) ", "pub(crate) "].contains(before))
             else {
                 continue;
             };
             let Some((name, kind)) = rest.split_once(": ").filter(|(name, _)| *name != "_") else { continue };
-            if !["u32", "u64", "usize", "Duration"].iter().any(|number| kind.starts_with(number))
-                || exempt.contains(&name)
-            {
-                continue;
-            }
-            seen += 1;
-            if !page.contains(&format!("`{}` `{name}`", path.replace("crates/chain/src", "chain"))) {
-                missing.push(format!("{path}: {name}"));
+            let is_number = ["u32", "u64", "usize", "Duration"].iter().any(|number| kind.starts_with(number));
+            if is_number && is_limit(&path, name) {
+                seen += 1;
+                let stands_as = path.strip_prefix("crates/").unwrap_or(&path).replace("/src/", "/");
+                if !page.contains(&format!("`{stands_as}` `{name}`")) {
+                    missing.push(format!("{path}: {name}"));
+                }
             }
         }
     }
+    (seen, missing)
+}
+
+#[test]
+fn each_constant_of_the_chain_has_a_parameter() {
+    // Not limits: what is derived from others, and formats, whose numbers stand in the document.
+    let exempt = ["MAX_PUSH_BYTES", "MAX_BATCH_HEAD_BYTES", "MAX_SUMMARY_BYTES", "MAX_REQUEST_BYTES"];
+    let formats = ["block", "genesis", "id", "transaction"].map(|file| format!("crates/chain/src/proto/{file}.rs"));
+    let is_limit = |path: &str, name: &str| {
+        !path.contains("/state/") && !formats.iter().any(|format| format == path) && !exempt.contains(&name)
+    };
+    let (seen, missing) = constants_without_a_parameter("crates/chain/src/proto", is_limit);
     assert!(missing.is_empty(), "parameters.md does not name {missing:#?}");
     assert!(seen > 25, "{seen} constants: are they found at all?");
+}
+
+#[test]
+fn each_constant_of_the_peer_manager_has_a_parameter() {
+    // SCALE is a unit.
+    let is_limit = |_: &str, name: &str| name != "SCALE";
+    let (seen, missing) = constants_without_a_parameter("crates/transport/src/proto/peer_manager", is_limit);
+    assert!(missing.is_empty(), "parameters.md does not name {missing:#?}");
+    assert!(seen > 45, "{seen} constants: are they found at all?");
 }
 
 /// The text of a file's comments, lines joined; what stands in its code is left out.

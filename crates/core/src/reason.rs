@@ -142,6 +142,8 @@ reasons! {
         CertificateRevoked = 42, "certificate_revoked";
         /// The certificate is not valid any more, or not yet.
         CertificateExpired = 43, "certificate_expired";
+        /// Memory for incomplete messages is exhausted, and the peer held more of it than any other.
+        Hoarding = 44, "hoarding";
     }
 }
 
@@ -190,6 +192,8 @@ reasons! {
         Unrequested = 7, "unrequested";
         /// A cancelled or overtaken message.
         Superseded = 8, "superseded";
+        /// Memory was short, and the recipient owed more than any other.
+        Shed = 9, "shed";
     }
 }
 

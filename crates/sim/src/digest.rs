@@ -97,6 +97,15 @@ impl EventHash {
                 self.peer(at, node, 11, peer);
                 self.bytes(data);
             }
+            // Streams are none of the simulator's business: nobody here is turned away for an address.
+            NetworkEvent::TurnedAway { reason, .. } => self.begin(at, node, 12, u64::from(reason.code())),
+            NetworkEvent::Pressure(pressure) => {
+                for debtor in &pressure.debtors {
+                    self.peer(at, node, 13, &debtor.peer);
+                    self.0.update((debtor.owed as u64).to_be_bytes());
+                    self.0.update((debtor.inbox as u64).to_be_bytes());
+                }
+            }
         }
     }
 

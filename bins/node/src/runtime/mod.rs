@@ -111,7 +111,7 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
         TcpFabric::bind(config.listen()).await.map_err(|reason| RunError::Listen { addr: config.listen(), reason })?;
     let listen = fabric.local_addr();
     let files = PeerFiles::new(dir.path());
-    let budget = Budget::with_shares(config.budget_bytes());
+    let budget = Budget::with_floors(config.budget_bytes(), config.max_peers());
     let mut rng = SecretRng::from_os();
     let book = files.load_book();
     let book_key = book.key.unwrap_or_else(|| rng.bytes32());
@@ -158,13 +158,19 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
                 tracing::debug!(%peer, %fault, "fault");
                 metrics::counter!("peerage_faults_total", "fault" => fault.label()).increment(1);
             }
-            ManagedEvent::Peers(PeerEvent::Evicted { peer }) => {
-                tracing::debug!(%peer, "evicted");
+            ManagedEvent::Peers(PeerEvent::Evicted { peer, by }) => {
+                tracing::debug!(%peer, ?by, "evicted");
                 metrics::counter!("peerage_evictions_total").increment(1);
             }
             ManagedEvent::Peers(PeerEvent::Unmet { peer, why }) => {
                 metrics::counter!("peerage_wants_unmet_total", "reason" => why.label()).increment(1);
                 tracing::debug!(%peer, why = why.label(), "wanted in vain");
+            }
+            ManagedEvent::Peers(PeerEvent::ReservedUndialled { peer, why }) => {
+                tracing::warn!(
+                    %peer, why = why.label(),
+                    "a reserved peer cannot be dialled; check its address, and the lists `allow` and `deny`, in config.toml"
+                );
             }
             ManagedEvent::Peers(PeerEvent::TwoHosts { peer, kept, refused }) => {
                 metrics::counter!("peerage_two_hosts_total").increment(1);
@@ -252,8 +258,11 @@ impl Remembered {
             PeerEvent::Remember(lines) => self.book = Some(lines),
             PeerEvent::Bans(bans) => self.bans = Some(bans),
             PeerEvent::Fault { .. }
+            | PeerEvent::Banned { .. }
+            | PeerEvent::Unbanned { .. }
             | PeerEvent::Evicted { .. }
             | PeerEvent::Unmet { .. }
+            | PeerEvent::ReservedUndialled { .. }
             | PeerEvent::TwoHosts { .. } => {}
         }
     }
@@ -304,6 +313,7 @@ fn build_stack(now: Now, parts: Parts<'_>) -> Result<NodeStack, ChainConfigError
             max_peers: config.max_peers(),
             outbound_per_group: config.outbound_per_group(),
             reserved,
+            seeds: seeds.clone(),
             trusted: config.trusted().to_vec(),
             allow: config.allow().to_vec(),
             deny: config.deny().to_vec(),

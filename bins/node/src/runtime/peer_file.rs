@@ -54,15 +54,25 @@ struct PeerLine {
     #[serde(default)]
     last_good_unix_ms: Option<UnixMillis>,
     #[serde(default)]
+    stayed: bool,
+    #[serde(default = "unknown")]
+    heard_unix_ms: UnixMillis,
+    #[serde(default)]
     failures: u32,
     #[serde(default)]
     source: Option<IpAddr>,
+    #[serde(default)]
+    stands_by: Option<SocketAddr>,
     #[serde(default)]
     anchor: bool,
 }
 
 const fn yes() -> bool {
     true
+}
+
+const fn unknown() -> UnixMillis {
+    UnixMillis(0)
 }
 
 /// One ban: of an identity or of a group of addresses.
@@ -140,8 +150,11 @@ fn book_line(line: PeerLine) -> BookLine {
         known: KnownPeer { peer: line.id, addrs: line.addrs },
         tried: line.tried,
         last_good: line.last_good_unix_ms,
+        stayed: line.stayed,
+        heard: line.heard_unix_ms,
         failures: line.failures,
         source: line.source,
+        stands_by: line.stands_by,
         anchor: line.anchor,
     }
 }
@@ -154,8 +167,11 @@ pub(crate) fn write_book(key: [u8; 32], lines: &[BookLine]) -> serde_json::Resul
             addrs: line.known.addrs.clone(),
             tried: line.tried,
             last_good_unix_ms: line.last_good,
+            stayed: line.stayed,
+            heard_unix_ms: line.heard,
             failures: line.failures,
             source: line.source,
+            stands_by: line.stands_by,
             anchor: line.anchor,
         })
     };
@@ -230,8 +246,11 @@ mod tests {
         let line = BookLine {
             tried: false,
             last_good: Some(UnixMillis(9)),
+            stayed: true,
+            heard: UnixMillis(8),
             failures: 2,
             source: Some([8, 8, 8, 8].into()),
+            stands_by: Some(([8, 8, 8, 9], 4000).into()),
             anchor: true,
             ..line(7)
         };

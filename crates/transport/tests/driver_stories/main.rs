@@ -6,6 +6,7 @@
 #![cfg(feature = "tokio")]
 
 #[cfg(feature = "tls")]
+#[path = "../sockets/authority.rs"]
 mod authority;
 mod budget;
 mod by_hand;
@@ -16,5 +17,8 @@ mod metrics;
 mod peers;
 mod probe;
 mod slow;
+#[cfg(feature = "tls")]
+#[path = "../sockets/stranger.rs"]
+mod stranger;
 #[cfg(feature = "tls")]
 mod tls;

@@ -8,10 +8,14 @@ use core::{
 };
 use std::io::{self, Read, Write};
 
+use peerage_wire::limits::{MAX_PLAINTEXT, RECORD_HEADER};
 use rustls::Connection;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::stream::Tapped;
+
+/// Bytes that rustls takes at a time: one of our records, so that a slow socket is seen to take something.
+const WRITE: usize = RECORD_HEADER + MAX_PLAINTEXT;
 
 /// A session on its stream.
 pub(super) struct TlsStream {
@@ -103,10 +107,10 @@ impl AsyncWrite for TlsStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let taken = match self.taken.take() {
             Some(taken) => taken,
-            None => self.session.writer().write(bytes)?,
+            None => self.session.writer().write(&bytes[..bytes.len().min(WRITE)])?,
         };
         match self.poll_send(cx) {
-            Poll::Ready(sent) => Poll::Ready(sent.map(|()| taken)),
+            Poll::Ready(sent) => Poll::Ready(sent.map(|()| taken.min(bytes.len()))),
             Poll::Pending => {
                 self.taken = Some(taken);
                 Poll::Pending

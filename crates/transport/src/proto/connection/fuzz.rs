@@ -79,6 +79,7 @@ impl Stage {
             output: Vec::new(),
             events: Events::new(),
             closed: None,
+            account: None,
         };
         let ample = Budget::default();
         Self {
@@ -191,7 +192,8 @@ impl Stage {
                     assert!(count > 0 || bytes > 0);
                     self.connection.handle_command(self.now, ConnectionCommand::Consumed { class, bytes });
                 }
-                ConnectionEvent::Rtt(_) => {}
+                ConnectionEvent::Rtt(_) | ConnectionEvent::Waits(_) => {}
+                ConnectionEvent::Unsent { count, .. } => assert!(count > 0, "nothing is no news"),
                 ConnectionEvent::Closed(_) => self.closed = true,
             }
         }
@@ -270,9 +272,18 @@ impl Stage {
             }
             11 => self.consume(true),
             12 => self.consume(false),
+            13 if op & 0x40 != 0 => {
+                let bytes = usize::from(input.number());
+                self.connection.handle_command(self.now, ConnectionCommand::Shed { bytes });
+            }
             13 => {
                 let data = Bytes::copy_from_slice(input.chunk());
                 self.connection.handle_command(self.now, ConnectionCommand::Heartbeat(data));
+            }
+            14 if op & 0x40 != 0 => {
+                let listens = input.byte().is_multiple_of(2);
+                self.connection.handle_command(self.now, ConnectionCommand::Listen(listens));
+                assert!(listens || !self.connection.wants_bytes());
             }
             14 => self.connection.handle_command(self.now, ConnectionCommand::Close(CloseReason::Shutdown)),
             _ => self.connection.handle_stream_end(self.now, CloseReason::StreamError),

@@ -84,7 +84,7 @@ pub(super) enum Pattern {
 #[derive(Debug)]
 pub(super) struct Handshake {
     /// `None` once it failed or is done.
-    step: Option<Step>,
+    pub(super) step: Option<Step>,
     decoder: RecordDecoder,
     /// How many of the first bytes are those of a TLS ClientHello; `None` once they can be no more.
     client_hello: Option<usize>,
@@ -97,7 +97,7 @@ const CLIENT_HELLO: [Option<u8>; 6] = [Some(0x16), Some(0x03), None, None, None,
 
 /// What is waited for.
 #[derive(Debug)]
-enum Step {
+pub(super) enum Step {
     /// The responder waits for the first record.
     Preamble,
     /// The responder waits for message 1 of XX.

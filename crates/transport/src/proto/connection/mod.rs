@@ -54,6 +54,8 @@ mod pace;
 mod records;
 mod requests;
 mod sealed;
+#[cfg(test)]
+mod tests;
 
 pub use config::{ConnectionConfig, REKEY_EVERY, WIRE_VERSION};
 pub use handshake::Session;
@@ -63,8 +65,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use peerage_core::{
-    CloseReason, Closed, ClosedBy, Connection, ConnectionCommand, ConnectionEvent, DialKey, DropReason, LinkInfo,
-    NodeId, Now, RequestError, SecretRng, Timestamp, queue::pop_front,
+    Account, CloseReason, Closed, ClosedBy, Connection, ConnectionCommand, ConnectionEvent, DialKey, DropReason,
+    LinkInfo, NodeId, Now, RequestError, SecretRng, Timestamp, queue::pop_front,
 };
 use peerage_wire::{RecordKind, put_record};
 
@@ -84,6 +86,8 @@ pub struct SecureConnection {
     events: Events,
     /// How it ended, until the runner was told.
     closed: Option<Closed>,
+    /// Who pays for what arrives.
+    account: Option<Account>,
 }
 
 enum State {
@@ -186,7 +190,7 @@ impl SecureConnection {
 
     fn ended(config: Arc<ConnectionConfig>, outbound: bool, remote: SocketAddr, rng: SecretRng) -> Self {
         let (state, output, events) = (State::Closed, Vec::new(), Events::new());
-        Self { config, outbound, remote, rng, state, output, events, closed: None }
+        Self { config, outbound, remote, rng, state, output, events, closed: None, account: None }
     }
 
     fn handshaking(
@@ -198,7 +202,7 @@ impl SecureConnection {
         rng: SecretRng,
     ) -> Self {
         let state = State::Handshaking(Box::new(handshake), Bytes::new());
-        Self { config, outbound, remote, rng, state, output, events: Events::new(), closed: None }
+        Self { config, outbound, remote, rng, state, output, events: Events::new(), closed: None, account: None }
     }
 
     /// Keys stand. In IK the responder spoke last, and waits.
@@ -216,7 +220,10 @@ impl SecureConnection {
             dial_key,
         };
         let waits = !self.outbound && ik;
-        let open = Open::new(&self.config, self.outbound, secured, data, now.mono, &mut self.rng);
+        let mut open = Open::new(&self.config, self.outbound, secured, data, now.mono, &mut self.rng);
+        if let Some(account) = self.account.take() {
+            open.handle_command(now.mono, ConnectionCommand::Account(account), &mut self.events);
+        }
         if waits {
             self.state = State::Confirming(Box::new(Confirming { open, info, deadline }));
         } else {
@@ -307,6 +314,7 @@ impl Connection for SecureConnection {
         match (&mut self.state, command) {
             (_, ConnectionCommand::Close(reason)) => self.end(Closed::by_us(reason)),
             (State::Open(open), command) => open.handle_command(now.mono, command, &mut self.events),
+            (State::Handshaking(..), ConnectionCommand::Account(account)) => self.account = Some(account),
             (State::Handshaking(_, data), ConnectionCommand::Heartbeat(new)) if new.len() <= MAX_HEARTBEAT_DATA => {
                 *data = new;
             }
@@ -361,7 +369,15 @@ impl Connection for SecureConnection {
     }
 
     fn poll_event(&mut self) -> Option<ConnectionEvent> {
-        pop_front(&mut self.events).or_else(|| self.closed.take().map(ConnectionEvent::Closed))
+        if let Some(event) = pop_front(&mut self.events) {
+            return Some(event);
+        }
+        match &mut self.state {
+            State::Open(open) => open.next_unsent(),
+            State::Handshaking(..) | State::Confirming(_) | State::Closed => {
+                self.closed.take().map(ConnectionEvent::Closed)
+            }
+        }
     }
 
     fn next_timeout(&self) -> Option<Timestamp> {

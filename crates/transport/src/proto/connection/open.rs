@@ -32,10 +32,6 @@ use super::{
 /// How often a refusal of the budget is tried again (our guess: short beside a round trip over the sea).
 const RETRY: Duration = Duration::from_millis(50);
 
-/// How long the budget may refuse before the connection ends. Longer than a message may stand still (`pace.rs`), so that
-/// whoever holds memory for nothing goes before whoever waits for it.
-const PATIENCE: Duration = Duration::from_secs(15);
-
 /// What happened, on its way to the runner.
 pub(super) type Events = VecDeque<ConnectionEvent>;
 
@@ -50,6 +46,8 @@ pub(super) struct Open {
     /// Whether the next record is the first of IK, which holds control messages alone.
     greets: bool,
     pause: Option<Pause>,
+    /// Whether the runner wants to hear nothing for now.
+    deaf: bool,
     pace: Pace,
 }
 
@@ -121,6 +119,7 @@ impl Open {
             confirmed: false,
             greets: pattern == Some(Pattern::Ik),
             pause: None,
+            deaf: false,
             pace: Pace::new(config.stall_window),
         }
     }
@@ -131,7 +130,7 @@ impl Open {
     }
 
     pub(super) const fn wants_bytes(&self) -> bool {
-        self.pause.is_none()
+        self.pause.is_none() && !self.deaf
     }
 
     pub(super) fn next_timeout(&self) -> Timestamp {
@@ -181,6 +180,7 @@ impl Open {
                     if !untaken.is_empty() {
                         let (frames, bytes) = (untaken.to_vec(), input.to_vec());
                         self.pause = Some(Pause { frames, bytes, since: now, retry: now + RETRY });
+                        events.push_back(ConnectionEvent::Waits(true));
                         return Ok(());
                     }
                 }
@@ -205,8 +205,9 @@ impl Open {
         if let Some(mut pause) = self.pause.take_if(|pause| pause.retry <= now) {
             let untaken = self.session.read_frames(now, &pause.frames, events).map_err(Closed::by_us)?.len();
             if untaken == 0 {
+                events.push_back(ConnectionEvent::Waits(false));
                 self.read(now, &pause.bytes, events)?;
-            } else if now.since(pause.since) >= PATIENCE {
+            } else if now.since(pause.since) >= self.session.config.budget_patience {
                 return Err(Closed::by_us(CloseReason::OverBudget));
             } else {
                 if untaken < pause.frames.len() {
@@ -216,7 +217,7 @@ impl Open {
                 self.pause = Some(Pause { retry: now + RETRY, ..pause });
             }
         }
-        if self.pause.is_some() {
+        if !self.wants_bytes() {
             self.pace.restart(now);
         } else if self.pace.is_too_slow(now) {
             return Err(Closed::by_us(CloseReason::TooSlow));
@@ -225,6 +226,7 @@ impl Open {
         while let Some(id) = self.session.requests.end_due(now) {
             events.push_back(ConnectionEvent::Response { id, result: Err(RequestError::Timeout) });
         }
+        self.session.mux.forget_all_abandoned(&self.session.requests);
         Ok(())
     }
 
@@ -232,6 +234,9 @@ impl Open {
     pub(super) fn handle_command(&mut self, now: Timestamp, command: ConnectionCommand, events: &mut Events) {
         let session = &mut self.session;
         match command {
+            ConnectionCommand::Account(account) => session.reassembler.charge_to(account),
+            ConnectionCommand::Shed { bytes } => session.shed(bytes, events),
+            ConnectionCommand::Listen(listens) => self.deaf = !listens,
             ConnectionCommand::Notify(outbound) => session.send(Envelope::Notification, outbound),
             ConnectionCommand::Respond { id, outbound } => session.send(Envelope::Response(id), outbound),
             ConnectionCommand::Request { id, outbound, .. } if !session.config.allows(&outbound.message) => {
@@ -286,6 +291,13 @@ impl Open {
         for id in self.session.requests.end_all() {
             events.push_back(ConnectionEvent::Response { id, result: Err(RequestError::Closed(closed)) });
         }
+        self.session.mux.lose_all();
+        events.extend(core::iter::from_fn(|| self.session.mux.next_unsent()));
+    }
+
+    /// Messages that will never be sent and of which nobody was told.
+    pub(super) fn next_unsent(&mut self) -> Option<ConnectionEvent> {
+        self.session.mux.next_unsent()
     }
 }
 
@@ -293,6 +305,18 @@ impl Session {
     fn send(&mut self, envelope: Envelope, outbound: Outbound) {
         if self.config.allows(&outbound.message) {
             self.mux.push(envelope, outbound);
+        }
+    }
+
+    /// Drops what waits, and tells of it.
+    fn shed(&mut self, bytes: usize, events: &mut Events) {
+        let dropped = self.mux.shed(bytes, &mut self.requests);
+        for (command, count) in dropped.messages {
+            events.push_back(ConnectionEvent::Unsent { command, reason: DropReason::Shed, count });
+        }
+        for id in dropped.requests {
+            let result = Err(RequestError::Dropped(DropReason::Shed));
+            events.push_back(ConnectionEvent::Response { id, result });
         }
     }
 

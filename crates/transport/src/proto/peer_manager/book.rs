@@ -2,9 +2,11 @@
 //!
 //! | place | who | who can get in | who can be put out |
 //! |---|---|---|---|
-//! | tried | a dial of ours reached it | its own success | by another's success, after a dial to it failed |
+//! | tried | a dial that we chose reached it | its own success | by another's success, after a dial to it failed; by its own at another address |
 //! | new | somebody told of it | within the buckets of the group that tells | once it is of no use ([`Entry::is_terrible`]) |
 //! | loose | wanted or seen, and no place free | anybody | by the next one |
+//!
+//! Somebody else chooses whom a lookup wants: a dial for that proves an address and gives no place.
 
 use core::{
     cmp::Reverse,
@@ -13,7 +15,7 @@ use core::{
 };
 use peerage_core::{DialKey, KeyedState, NodeId, SeededRng, Timestamp, UnixMillis};
 use rand_core::Rng;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{
     AddressPolicy, BookLine, KnownPeer,
@@ -41,6 +43,8 @@ const MAX_FAILURES: u32 = 10;
 const MIN_FAIL: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Nobody is of no use so soon after a dial: it may be the one that succeeds (Bitcoin Core: one minute).
 const JUST_TRIED: Duration = Duration::from_secs(60);
+/// Whom a dial of ours reached so recently keeps its place without another (Bitcoin Core, `ADDRMAN_REPLACEMENT`).
+const REPLACEMENT: Duration = Duration::from_secs(4 * 3600);
 /// Places in `tried` that two claim at a time (Bitcoin Core, `ADDRMAN_SET_TRIED_COLLISION_SIZE`).
 const MAX_COLLISIONS: usize = 10;
 
@@ -56,60 +60,81 @@ pub(super) enum Place {
 /// What is known of a peer.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Entry {
-    /// Where it may be, best first.
+    /// Where it may be, best first: where it was reached, where the operator says, what others tell.
     pub(super) addrs: Vec<SocketAddr>,
     /// Where a dial of ours reached it last: the only proof of an address that counts. What others tell does not displace it.
-    proven: Option<SocketAddr>,
+    pub(super) proven: Option<SocketAddr>,
     /// Where it stands.
     pub(super) place: Place,
+    /// The address that says so.
+    stands_by: Option<SocketAddr>,
     /// Who told of it.
     source: Option<IpAddr>,
     /// Configured by the operator.
     pub(super) reserved: bool,
-    /// When a dial of ours last reached it.
+    /// When a dial that we chose last reached it, or it was last connected so.
     pub(super) last_good: Option<UnixMillis>,
+    /// Whether a connection that we chose lasted: what its neighbours do does not count against it any more.
+    pub(super) stayed: bool,
     /// When it was last told or seen; 0 before this start.
     heard: UnixMillis,
     /// When it was last dialled.
-    dialled: UnixMillis,
-    /// Dials that failed in a row.
+    pub(super) dialled: UnixMillis,
+    /// Dials in a row that led to no connection that lasted.
     pub(super) failures: u32,
+    /// Dials in a row that reached nobody: each moves on to the next address.
+    turn: usize,
     /// Not to be dialled before.
     pub(super) not_before: Timestamp,
     /// The key of its process when it was last here; never kept on disk. Only another that it proves replaces it.
     pub(super) dial_key: Option<DialKey>,
+    /// The key by which it did not want to be dialled: it is not until it proves another.
+    pub(super) refused_key: Option<DialKey>,
 }
 
 impl Entry {
-    /// The address for the next dial: each failure moves on to the next one.
-    pub(super) fn next_addr(&self) -> Option<SocketAddr> {
-        let turn = usize::try_from(self.failures).unwrap_or(usize::MAX) % self.addrs.len().max(1);
-        self.addrs.get(turn).copied()
+    /// The address for the next dial, of those that `permits` admits.
+    pub(super) fn next_addr(&self, permits: impl Fn(SocketAddr) -> bool) -> Option<SocketAddr> {
+        let (later, first) = self.addrs.split_at(self.turn % self.addrs.len().max(1));
+        first.iter().chain(later).copied().find(|addr| permits(*addr))
     }
 
-    /// Notes a failed dial: exponential backoff with jitter of one half either way.
-    pub(super) fn failed(&mut self, now: Timestamp, dice: &mut SeededRng) {
+    /// Not to be dialled at once again: exponential backoff, by the dials that failed, with jitter of one half either way.
+    pub(super) fn rest(&mut self, now: Timestamp, dice: &mut SeededRng) {
         let max = if self.reserved { BACKOFF_MAX_RESERVED } else { BACKOFF_MAX };
         let delay = BACKOFF_FIRST.saturating_mul(1 << self.failures.min(16)).min(max);
         let permille = 500 + dice.next_u32() % 1000;
         self.not_before = now + delay * permille / 1000;
+    }
+
+    /// Notes a dial that reached it and led to nothing that lasted.
+    pub(super) fn failed(&mut self, now: Timestamp, dice: &mut SeededRng) {
+        self.rest(now, dice);
         self.failures = self.failures.saturating_add(1);
     }
 
-    /// A dial goes out.
-    pub(super) const fn dial(&mut self, wall: UnixMillis) {
-        self.dialled = wall;
+    /// Notes a dial that reached nobody.
+    pub(super) fn dial_failed(&mut self, now: Timestamp, dice: &mut SeededRng) {
+        self.failed(now, dice);
+        self.turn = self.turn.wrapping_add(1);
     }
 
-    /// Whether a dial of ours ever reached it.
+    /// A connection that we chose has lasted until now.
+    pub(super) const fn vouch(&mut self, wall: UnixMillis) {
+        self.stayed = true;
+        self.last_good = Some(wall);
+        self.failures = 0;
+    }
+
+    /// Whether it stands among those whom a dial of ours reached.
     pub(super) const fn is_tried(&self) -> bool {
-        self.last_good.is_some() || matches!(self.place, Place::Tried(_))
+        matches!(self.place, Place::Tried(_))
     }
 
-    /// Forgets an address at which somebody else answered.
+    /// Forgets an address at which somebody else answered. What was proven once stays: whoever sits on the way can answer
+    /// anything for a while.
     pub(super) fn unlearn(&mut self, addr: SocketAddr) {
-        self.addrs.retain(|known| *known != addr);
-        self.proven = self.proven.filter(|proven| *proven != addr);
+        self.addrs.retain(|known| *known != addr || self.proven == Some(addr));
     }
 
     /// Whether its place may be given to somebody else (Bitcoin Core, `IsTerrible`).
@@ -122,16 +147,17 @@ impl Entry {
         never || no_more || self.heard.0 > 0 && wall.since(self.heard) > HORIZON
     }
 
-    /// Puts addresses first in line, dropping the oldest beyond [`MAX_ADDRS`], but never the proven one.
-    pub(super) fn learn(&mut self, addrs: impl IntoIterator<Item = SocketAddr>) {
-        let fresh: Vec<_> = addrs.into_iter().take(MAX_ADDRS).collect();
-        self.addrs.retain(|addr| !fresh.contains(addr));
-        self.addrs.splice(0..0, fresh);
-        self.addrs.truncate(MAX_ADDRS);
-        if let Some(proven) = self.proven.filter(|proven| !self.addrs.contains(proven)) {
-            self.addrs.truncate(MAX_ADDRS - 1);
-            self.addrs.push(proven);
+    /// Takes up what others tell, or what a dial of ours proved: the proven address comes first, then those of the operator,
+    /// then the latest that were told. What does not fit into [`MAX_ADDRS`] is forgotten from the end.
+    fn learn(&mut self, configured: Option<&Vec<SocketAddr>>, told: impl IntoIterator<Item = SocketAddr>) {
+        let told: Vec<_> = told.into_iter().take(MAX_ADDRS).collect();
+        let mut addrs = Vec::new();
+        for addr in self.proven.iter().chain(configured.into_iter().flatten()).chain(&told).chain(&self.addrs) {
+            if addrs.len() < MAX_ADDRS && !addrs.contains(addr) {
+                addrs.push(*addr);
+            }
         }
+        self.addrs = addrs;
     }
 }
 
@@ -140,6 +166,8 @@ impl Entry {
 struct Collision {
     holder: NodeId,
     challenger: NodeId,
+    /// That of the challenger: one challenge for each group at a time.
+    group: NetGroup,
 }
 
 /// All known peers; bounded.
@@ -148,6 +176,8 @@ pub(super) struct Book {
     slots: Slots,
     policy: AddressPolicy,
     entries: BTreeMap<NodeId, Entry>,
+    /// Where the operator says that somebody is, whether there is an entry or not.
+    configured: BTreeMap<NodeId, Vec<SocketAddr>>,
     new: BTreeMap<Slot, NodeId>,
     tried: BTreeMap<Slot, NodeId>,
     collisions: VecDeque<Collision>,
@@ -160,6 +190,7 @@ impl Book {
             slots: Slots(key),
             policy,
             entries: BTreeMap::new(),
+            configured: BTreeMap::new(),
             new: BTreeMap::new(),
             tried: BTreeMap::new(),
             collisions: VecDeque::new(),
@@ -189,8 +220,41 @@ impl Book {
         self.new.values().filter_map(|peer| self.entries.get_key_value(peer))
     }
 
-    /// The entry of a peer, which gets a place in `new` if one is free within reach of `source`, and is loose if not.
+    /// Where the operator says that a peer is, from now on; what was said before counts as told by somebody.
+    pub(super) fn configure(&mut self, peer: NodeId, addrs: Vec<SocketAddr>) {
+        if let Some(entry) = self.entries.get_mut(&peer) {
+            entry.learn(Some(&addrs), []);
+        }
+        if addrs.is_empty() {
+            self.configured.remove(&peer);
+        } else {
+            self.configured.insert(peer, addrs);
+        }
+    }
+
+    /// Whether the operator says that a peer is at this address.
+    pub(super) fn is_configured(&self, peer: &NodeId, addr: SocketAddr) -> bool {
+        self.configured.get(peer).is_some_and(|addrs| addrs.contains(&addr))
+    }
+
+    /// The entry of a peer of which somebody told: it gets a place in `new` if one is free within reach of `source`, and is
+    /// loose if not.
     pub(super) fn hear(
+        &mut self,
+        wall: UnixMillis,
+        peer: NodeId,
+        addrs: impl IntoIterator<Item = SocketAddr>,
+        source: Option<IpAddr>,
+    ) -> &mut Entry {
+        self.note(wall, peer, addrs, source);
+        if self.entries.get(&peer).is_some_and(|entry| entry.place == Place::Loose) {
+            self.place_in_new(wall, peer, source);
+        }
+        self.entries.entry(peer).or_default()
+    }
+
+    /// The entry of a peer that somebody wants: that alone gives it no place.
+    pub(super) fn note(
         &mut self,
         wall: UnixMillis,
         peer: NodeId,
@@ -199,21 +263,20 @@ impl Book {
     ) -> &mut Entry {
         if !self.entries.contains_key(&peer) {
             self.make_loose_room();
-            self.entries.insert(peer, Entry { source, ..Entry::default() });
             self.loose += 1;
         }
-        if let Some(entry) = self.entries.get_mut(&peer) {
-            entry.learn(addrs);
-            entry.heard = wall;
-        }
-        if self.entries.get(&peer).is_some_and(|entry| entry.place == Place::Loose) {
-            self.place_in_new(wall, peer, source);
-        }
-        self.entries.entry(peer).or_default()
+        let entry = self.entries.entry(peer).or_insert_with(|| Entry { source, ..Entry::default() });
+        entry.learn(self.configured.get(&peer), addrs);
+        entry.heard = wall;
+        entry
     }
 
     fn place_in_new(&mut self, wall: UnixMillis, peer: NodeId, source: Option<IpAddr>) {
         let Some(addr) = self.entries.get(&peer).and_then(|entry| entry.addrs.first().copied()) else { return };
+        self.place_in_new_by(wall, peer, addr, source);
+    }
+
+    fn place_in_new_by(&mut self, wall: UnixMillis, peer: NodeId, addr: SocketAddr, source: Option<IpAddr>) {
         let group = NetGroup::of(addr, self.policy);
         let told = source.map_or(NetGroup::Unknown, |ip| NetGroup::of(SocketAddr::new(ip, 0), self.policy));
         let slot = self.slots.new_slot(&peer, addr, group, told);
@@ -226,58 +289,80 @@ impl Book {
         self.new.insert(slot, peer);
         self.stand(&peer, Place::New(slot));
         if let Some(entry) = self.entries.get_mut(&peer) {
-            entry.source = source;
+            (entry.source, entry.stands_by) = (source, Some(addr));
         }
     }
 
-    /// A dial of ours reached a peer at `addr`. It moves to `tried`, or waits until whoever stands in its place there was
-    /// dialled.
+    /// A dial reached a peer at `addr`: it is there, and is sought there first.
+    pub(super) fn met(&mut self, peer: &NodeId, addr: SocketAddr) {
+        let Some(entry) = self.entries.get_mut(peer) else { return };
+        (entry.proven, entry.turn) = (Some(addr), 0);
+        entry.learn(self.configured.get(peer), []);
+    }
+
+    /// A dial that we chose reached a peer at `addr`. It moves to `tried`, to the place that is that address's, or waits until
+    /// whoever stands there was dialled.
     pub(super) fn reached(&mut self, wall: UnixMillis, peer: NodeId, addr: SocketAddr) {
+        self.met(&peer, addr);
         let Some(entry) = self.entries.get_mut(&peer) else { return };
         entry.last_good = Some(wall);
-        entry.proven = Some(addr);
-        entry.learn([addr]);
+        let (place, source) = (entry.place, entry.source);
         self.collisions.retain(|collision| collision.holder != peer);
-        if matches!(self.entries.get(&peer).map(|entry| entry.place), Some(Place::Tried(_))) {
+        let group = NetGroup::of(addr, self.policy);
+        let slot = self.slots.tried_slot(&peer, addr, group);
+        if place == Place::Tried(slot) {
             return;
         }
-        let slot = self.slots.tried_slot(&peer, addr, NetGroup::of(addr, self.policy));
+        if matches!(place, Place::Tried(_)) {
+            // It moved: whoever has hosts in many groups for an hour gets no places there for ever.
+            self.make_loose_room();
+            self.stand(&peer, Place::Loose);
+            self.place_in_new(wall, peer, source);
+        }
+        self.collisions.retain(|collision| collision.challenger != peer);
         match self.tried.get(&slot) {
-            None => self.take_tried(slot, peer),
+            None => self.take_tried(slot, peer, addr),
             Some(holder) => {
-                let waits = self.collisions.iter().any(|c| c.challenger == peer || c.holder == *holder);
-                if !waits && self.collisions.len() < MAX_COLLISIONS {
-                    self.collisions.push_back(Collision { holder: *holder, challenger: peer });
+                let good = self.entries.get(holder).and_then(|entry| entry.last_good);
+                let stays = good.is_some_and(|good| wall.since(good) < REPLACEMENT);
+                let waits = self.collisions.iter().any(|c| c.holder == *holder || c.group == group);
+                if !stays && !waits && self.collisions.len() < MAX_COLLISIONS {
+                    self.collisions.push_back(Collision { holder: *holder, challenger: peer, group });
                 }
             }
         }
     }
 
-    fn take_tried(&mut self, slot: Slot, peer: NodeId) {
+    fn take_tried(&mut self, slot: Slot, peer: NodeId, addr: SocketAddr) {
         self.tried.insert(slot, peer);
         self.stand(&peer, Place::Tried(slot));
+        if let Some(entry) = self.entries.get_mut(&peer) {
+            entry.stands_by = Some(addr);
+        }
     }
 
-    /// Whose place in `tried` is claimed, and should be dialled to see whether it is still there. `connected` ones are: their
-    /// challengers have lost.
-    pub(super) fn challenged(&mut self, connected: impl Fn(&NodeId) -> bool) -> Option<NodeId> {
+    /// Whoever is connected is there: who claims its place has lost.
+    pub(super) fn settle(&mut self, connected: impl Fn(&NodeId) -> bool) {
         self.collisions.retain(|collision| !connected(&collision.holder));
+    }
+
+    /// Whose place in `tried` is claimed, and should be dialled to see whether it is still there.
+    pub(super) fn challenged(&self) -> Option<NodeId> {
         self.collisions.front().map(|collision| collision.holder)
     }
 
     /// A dial to a peer failed: if somebody waits for its place in `tried`, the two change places.
     pub(super) fn lost(&mut self, wall: UnixMillis, peer: &NodeId) {
         let Some(at) = self.collisions.iter().position(|collision| collision.holder == *peer) else { return };
-        let Some(Collision { holder, challenger }) = self.collisions.remove(at) else { return };
+        let Some(Collision { holder, challenger, .. }) = self.collisions.remove(at) else { return };
         let Some(Place::Tried(slot)) = self.entries.get(&holder).map(|entry| entry.place) else { return };
         self.make_loose_room();
-        if !self.entries.contains_key(&challenger) {
-            return;
-        }
+        let Some(addr) = self.entries.get(&challenger).and_then(|entry| entry.proven) else { return };
+        // First the one who comes: where the other goes, there may be somebody to put out.
+        self.take_tried(slot, challenger, addr);
         self.stand(&holder, Place::Loose);
         let source = self.entries.get(&holder).and_then(|entry| entry.source);
         self.place_in_new(wall, holder, source);
-        self.take_tried(slot, challenger);
     }
 
     /// Gives an entry another place, and its old one up.
@@ -313,44 +398,55 @@ impl Book {
         }
     }
 
-    /// Takes up a line that was written before a restart. What finds its place taken is forgotten, or is new again.
+    /// Takes up a line that was written before a restart, in the place where it stood. What finds its place taken is new
+    /// again, or loose.
     pub(super) fn restore(&mut self, wall: UnixMillis, line: &BookLine) {
-        let BookLine { known, tried, last_good, failures, source, .. } = line;
-        let Some(addr) = known.addrs.first().copied() else { return };
-        let entry = self.hear(wall, known.peer, known.addrs.iter().copied(), *source);
-        (entry.last_good, entry.failures) = (*last_good, *failures);
-        if *tried || last_good.is_some() {
-            entry.proven = Some(addr);
+        let BookLine { known, tried, last_good, stayed, heard, failures, source, stands_by, .. } = line;
+        let (peer, Some(first)) = (known.peer, known.addrs.first().copied()) else { return };
+        if self.entries.contains_key(&peer) {
+            return;
         }
+        let entry = self.note(*heard, peer, known.addrs.iter().copied(), *source);
+        (entry.last_good, entry.stayed, entry.failures) = (*last_good, *stayed, *failures);
+        if *tried || last_good.is_some() {
+            entry.proven = Some(first);
+        }
+        let addr = stands_by.unwrap_or(first);
         if *tried {
-            let slot = self.slots.tried_slot(&known.peer, addr, NetGroup::of(addr, self.policy));
+            let slot = self.slots.tried_slot(&peer, addr, NetGroup::of(addr, self.policy));
             if !self.tried.contains_key(&slot) {
-                self.take_tried(slot, known.peer);
+                return self.take_tried(slot, peer, addr);
             }
         }
+        self.place_in_new_by(wall, peer, addr, *source);
     }
 
-    /// The book for the disk, `most` lines at most: those that have a place first, of these those that were
-    /// reached, and equal ones by `rank`.
-    pub(super) fn lines<K: Ord>(&self, most: usize, rank: impl Fn(&NodeId) -> K) -> Vec<BookLine> {
-        let placed =
-            self.entries.iter().filter(|(_, e)| (e.place != Place::Loose || e.is_tried()) && !e.addrs.is_empty());
-        let mut lines: Vec<_> = placed.collect();
+    /// The book for the disk, `most` lines at most: the `first` before all others, then those that have a place, of these those
+    /// that were reached, and equal ones by `rank`.
+    pub(super) fn lines<K: Ord>(
+        &self,
+        most: usize,
+        first: &BTreeSet<NodeId>,
+        rank: impl Fn(&NodeId) -> K,
+    ) -> Vec<BookLine> {
+        let worth_it = |(peer, e): &(&NodeId, &Entry)| {
+            (e.place != Place::Loose || e.last_good.is_some() || first.contains(*peer)) && !e.addrs.is_empty()
+        };
+        let mut lines: Vec<_> = self.entries.iter().filter(worth_it).collect();
         lines.sort_by_cached_key(|(peer, entry)| {
-            (entry.place == Place::Loose, !entry.is_tried(), Reverse(entry.last_good), rank(peer))
+            let loose = entry.place == Place::Loose;
+            (!first.contains(*peer), loose, !entry.is_tried(), Reverse(entry.last_good), rank(peer))
         });
-        let line = |(peer, entry): (&NodeId, &Entry)| {
-            // The proven address comes first: it says where the line stands.
-            let mut addrs = entry.addrs.clone();
-            addrs.sort_by_key(|addr| Some(*addr) != entry.proven);
-            BookLine {
-                known: KnownPeer { peer: *peer, addrs },
-                tried: matches!(entry.place, Place::Tried(_)),
-                last_good: entry.last_good,
-                failures: entry.failures,
-                source: entry.source,
-                anchor: false,
-            }
+        let line = |(peer, entry): (&NodeId, &Entry)| BookLine {
+            known: KnownPeer { peer: *peer, addrs: entry.addrs.clone() },
+            tried: entry.is_tried(),
+            last_good: entry.last_good,
+            stayed: entry.stayed,
+            heard: entry.heard,
+            failures: entry.failures,
+            source: entry.source,
+            stands_by: entry.stands_by,
+            anchor: first.contains(peer),
         };
         lines.into_iter().take(most).map(line).collect()
     }

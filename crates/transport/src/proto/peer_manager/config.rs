@@ -26,10 +26,16 @@ pub struct BookLine {
     pub tried: bool,
     /// When one did for the last time.
     pub last_good: Option<UnixMillis>,
-    /// Dials that failed since.
+    /// Whether a connection that the manager chose to keep has lasted.
+    pub stayed: bool,
+    /// When it was last told or seen; 0 if nobody knows.
+    pub heard: UnixMillis,
+    /// Dials that led to nothing since.
     pub failures: u32,
     /// Who told of it: the address of that peer, whose group of addresses says in which buckets the line may stand.
     pub source: Option<IpAddr>,
+    /// The address by which it has its place in the book; the first one if nobody knows.
+    pub stands_by: Option<SocketAddr>,
     /// One of those to whom we were connected longest: dialled first after a restart, so that whoever fills the book cannot
     /// choose whom a restarted node meets.
     pub anchor: bool,
@@ -38,7 +44,17 @@ pub struct BookLine {
 impl BookLine {
     /// A peer that was good once; nothing else is known.
     pub const fn good_once(known: KnownPeer) -> Self {
-        Self { known, tried: true, last_good: None, failures: 0, source: None, anchor: false }
+        Self {
+            known,
+            tried: true,
+            last_good: None,
+            stayed: false,
+            heard: UnixMillis(0),
+            failures: 0,
+            source: None,
+            stands_by: None,
+            anchor: false,
+        }
     }
 }
 
@@ -55,6 +71,9 @@ pub struct PeerManagerConfig {
     pub outbound_per_group: usize,
     /// Peers that the operator wants to be connected to always: dialled always, admitted always, never evicted or banned.
     pub reserved: Vec<KnownPeer>,
+    /// Peers that the operator named for a start. They are dialled when somebody wants them, at these addresses whatever
+    /// `addresses` says.
+    pub seeds: Vec<KnownPeer>,
     /// Peers that the operator lets in always: admitted beyond all limits, never evicted or banned, and not dialled for that.
     pub trusted: Vec<NodeId>,
     /// If there are any, only those that one of these names come in or are dialled, and those reserved and trusted.
@@ -93,6 +112,7 @@ impl PeerManagerConfig {
             max_peers: 64,
             outbound_per_group: 1,
             reserved: Vec::new(),
+            seeds: Vec::new(),
             trusted: Vec::new(),
             allow: Vec::new(),
             deny: Vec::new(),
@@ -164,6 +184,10 @@ pub enum Unmet {
     Resting,
     /// Too many others are being dialled, and stayed so.
     Busy,
+    /// Somebody else is being dialled at the only address that may be.
+    AddressInUse,
+    /// It was reached, and is not let in; or nobody told how its dial ended.
+    TurnedAway(CloseReason),
 }
 
 impl Unmet {
@@ -175,6 +199,21 @@ impl Unmet {
             Self::Denied => "denied",
             Self::Resting => "resting",
             Self::Busy => "busy",
+            Self::AddressInUse => "address_in_use",
+            Self::TurnedAway(_) => "turned_away",
+        }
+    }
+
+    /// In words, for a person.
+    pub const fn explain(self) -> &'static str {
+        match self {
+            Self::NoAddress => "No address of it is known that may be dialled.",
+            Self::Banned => "It is banned.",
+            Self::Denied => "The operator's lists forbid it.",
+            Self::Resting => "A dial failed just before; it rests.",
+            Self::Busy => "Too many others are being dialled.",
+            Self::AddressInUse => "Somebody else is being dialled at the only address that may be.",
+            Self::TurnedAway(_) => "It was reached, and is not let in.",
         }
     }
 
@@ -185,7 +224,8 @@ impl Unmet {
             Self::Resting => CloseReason::TooFast,
             Self::Banned => CloseReason::Banned,
             Self::NoAddress | Self::Denied => CloseReason::Denied,
-            Self::Busy => CloseReason::TooManyPeers,
+            Self::Busy | Self::AddressInUse => CloseReason::TooManyPeers,
+            Self::TurnedAway(reason) => reason,
         }
     }
 }
@@ -204,17 +244,42 @@ pub enum PeerEvent {
         /// What it did.
         fault: Fault,
     },
+    /// Somebody was banned. All bans follow as [`PeerEvent::Bans`].
+    Banned {
+        /// Whom it concerns.
+        subject: Subject,
+        /// Until when.
+        until: UnixMillis,
+        /// Whether the operator did, and not the faults that were booked.
+        by_hand: bool,
+    },
+    /// A ban was lifted before its time. All bans follow as [`PeerEvent::Bans`].
+    Unbanned {
+        /// Whom it concerned.
+        subject: Subject,
+    },
     /// A peer had to make room for others.
     Evicted {
         /// Who.
         peer: NodeId,
+        /// For whose sake: who came while there was no place left; nobody in particular if a guest's time was over.
+        by: Option<NodeId>,
     },
-    /// A [`Want::Now`] that will not be granted. A [`Managed`](crate::proto::managed::Managed) stack tells it to whoever asked,
+    /// A [`Want::Now`] that will not be granted. A dial for it that failed is not told so, but as
+    /// [`DialFailed`](peerage_core::NetworkEvent::DialFailed) by whoever runs the manager. A [`Managed`](crate::proto::managed::Managed) stack tells it to whoever asked,
     /// as a dial that failed.
     Unmet {
         /// Who was wanted.
         peer: NodeId,
         /// Why not.
+        why: Unmet,
+    },
+    /// A reserved peer cannot be dialled, and that does not pass by itself: no address of it is known, or the operator's own
+    /// list forbids it. Told once, until it can.
+    ReservedUndialled {
+        /// Who.
+        peer: NodeId,
+        /// Why.
         why: Unmet,
     },
     /// One identity came from two hosts while its first connection was alive. The first one stays; either its key was copied,

@@ -1,39 +1,36 @@
-//! Whom to dial, and when.
+//! Dials: what for, at which address, how many; and wishes for somebody at once.
+//!
+//! Whom a lookup wants is somebody else's choice. Such a dial takes none of the places, of the dials and of the rights of those
+//! whom the manager chose itself ([`drawing`](super::drawing)): it is one of [`MAX_WISHES`], its connection passes, and it gives
+//! no place in the book.
 
-use core::{hash::BuildHasher, net::SocketAddr, time::Duration};
-use peerage_core::{Action, CloseReason, Closed, LinkInfo, NodeId, Now, Outlet, Timestamp, Want};
-use rand_core::Rng;
-use std::collections::BTreeMap;
+use core::{net::SocketAddr, time::Duration};
+use peerage_core::{Action, CloseReason, Closed, ClosedBy, LinkInfo, NodeId, Now, Outlet, Timestamp, Want};
 
-use super::{
-    PeerEvent, PeerManager, Timer, Unmet,
-    address::NetGroup,
-    book::{Entry, Place},
-};
+use super::{PeerEvent, PeerManager, Unmet, book::Entry};
 
-/// How often targets are looked at (our guess: far below the first backoff costs nothing).
-const MAINTAIN_EVERY: Duration = Duration::from_millis(250);
 /// Dials under way at most (our guess; Bitcoin Core opens one at a time, geth 16).
 const MAX_DIALS: usize = 16;
+/// Of these, for those that somebody wanted at once (our guess: a half). However many lookups are led into nothing, the manager
+/// goes on to dial whom it chose.
+const MAX_WISHES: usize = 8;
 /// A wish for somebody at once that finds all dials taken waits so long (our guess: half of what a lookup waits).
 const ACQUIRE: Duration = Duration::from_secs(2);
-/// Wishes that wait so at a time (our guess: four times the dials).
+/// Wishes that wait so at a time (our guess: eight times their dials).
 const MAX_WAITING: usize = 64;
-/// A peer that we know from hearsay is tried out so often, while there is nothing else to dial (Bitcoin Core,
-/// `FEELER_INTERVAL`).
-const FEELER_INTERVAL: Duration = Duration::from_secs(120);
-/// After so many failed dials in a row those whom nobody tried yet come before one that was good (our guess).
-const DOUBTFUL: u32 = 3;
+/// A dial of which nobody tells the end for so long is over (our guess: far beyond a dial and a handshake). It must not take one
+/// of [`MAX_DIALS`] for ever.
+const DIAL_LOST: Duration = Duration::from_secs(60);
 
-/// What a dial is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a dial is for: the later, the more. One that is under way may come to be for more, never for less.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Purpose {
-    /// To stay.
-    Keep,
-    /// Somebody wants the peer just now.
-    Now,
     /// Only to see whether it is there.
     Feel,
+    /// Somebody wants the peer just now.
+    Now,
+    /// To stay.
+    Keep,
 }
 
 /// A dial under way.
@@ -41,38 +38,50 @@ pub(super) enum Purpose {
 pub(super) struct Dial {
     pub(super) peer: NodeId,
     pub(super) purpose: Purpose,
+    /// Whether somebody waits for it, whatever it is for.
+    pub(super) wanted: bool,
+    begun: Timestamp,
 }
 
 impl PeerManager {
-    /// Ends the dial that led to this connection; says what it was for.
-    pub(super) fn dial_over(&mut self, info: &LinkInfo) -> Option<Purpose> {
-        if !info.outbound {
-            return None;
-        }
-        self.dials.remove(&info.remote).map(|dial| dial.purpose)
+    /// Ends the dial that led to this connection, if one of ours did.
+    pub(super) fn dial_over(&mut self, info: &LinkInfo) -> Option<Dial> {
+        if info.outbound { self.dials.remove(&info.remote) } else { None }
     }
 
     pub(super) fn dial_failed(&mut self, now: Now, addr: SocketAddr, closed: Closed) {
         let Some(Dial { peer, .. }) = self.dials.remove(&addr) else { return };
+        let configured = self.book.is_configured(&peer, addr);
         let Some(entry) = self.book.get_mut(&peer) else { return };
-        entry.failed(now.mono, &mut self.dice);
+        entry.dial_failed(now.mono, &mut self.dice);
+        // Only where it was reached before does it lose its place: a told address may be anybody's.
+        let gone = entry.proven.is_none_or(|proven| proven == addr);
         if closed.reason == CloseReason::WrongSuite {
-            entry.dial_key = None; // it does without the handshake that needs one
+            entry.refused_key = entry.dial_key; // it does without the handshake that needs one
         }
-        if closed.reason == CloseReason::WrongPeer && !entry.reserved {
+        // What they say is not authenticated; what we found out is.
+        if closed.reason == CloseReason::WrongPeer && closed.by == ClosedBy::Us && !configured {
             entry.unlearn(addr);
         }
-        self.book.lost(now.wall, &peer);
+        if gone {
+            self.book.lost(now.wall, &peer);
+        }
+        self.remember_later(now);
+    }
+
+    /// Whether an address may be dialled for a peer: the operator's always, others if the policy allows them.
+    fn allows(&self, peer: &NodeId, addr: SocketAddr) -> bool {
+        self.config.addresses.allows(addr) || self.book.is_configured(peer, addr)
     }
 
     pub(super) fn want(&mut self, now: Now, want: Want) {
-        let policy = self.config.addresses;
         match want {
             Want::Candidate { peer, addrs, source } if peer != self.config.local => {
-                let addrs: Vec<_> = addrs.into_iter().filter(|addr| policy.allows(*addr)).collect();
+                let addrs: Vec<_> = addrs.into_iter().filter(|addr| self.allows(&peer, *addr)).collect();
                 if !addrs.is_empty() {
                     let told_by = source.and_then(|source| self.ip_of(&source));
                     self.book.hear(now.wall, peer, addrs, told_by);
+                    self.remember_later(now);
                 }
             }
             Want::Now { peer, addrs } if peer != self.config.local => {
@@ -80,8 +89,8 @@ impl PeerManager {
                     there.wanted = now.mono;
                     return;
                 }
-                let addrs = addrs.into_iter().filter(|addr| policy.allows(*addr));
-                self.book.hear(now.wall, peer, addrs, None);
+                let addrs: Vec<_> = addrs.into_iter().filter(|addr| self.allows(&peer, *addr)).collect();
+                self.book.note(now.wall, peer, addrs, None);
                 self.dial_now(now, peer);
             }
             Want::Keep { peer } => {
@@ -101,12 +110,12 @@ impl PeerManager {
             Err(Unmet::Busy) if self.waiting.len() < MAX_WAITING => {
                 self.waiting.push_back((now.mono + ACQUIRE, peer));
             }
-            Err(why) => self.actions.push_back(Action::Emit(PeerEvent::Unmet { peer, why })),
+            Err(why) => self.unmet(peer, why),
         }
     }
 
     /// Looks again at wishes that found all dials taken.
-    fn serve_waiting(&mut self, now: Now) {
+    pub(super) fn serve_waiting(&mut self, now: Now) {
         for (deadline, peer) in core::mem::take(&mut self.waiting) {
             if self.peers.contains_key(&peer) {
                 continue;
@@ -114,143 +123,69 @@ impl PeerManager {
             match self.dial(now, peer, Purpose::Now) {
                 Ok(()) => {}
                 Err(Unmet::Busy) if now.mono < deadline => self.waiting.push_back((deadline, peer)),
-                Err(why) => self.actions.push_back(Action::Emit(PeerEvent::Unmet { peer, why })),
+                Err(why) => self.unmet(peer, why),
             }
         }
     }
 
-    fn dial(&mut self, now: Now, peer: NodeId, purpose: Purpose) -> Result<(), Unmet> {
+    /// Somebody waits for a peer in vain.
+    pub(super) fn unmet(&mut self, peer: NodeId, why: Unmet) {
+        self.actions.push_back(Action::Emit(PeerEvent::Unmet { peer, why }));
+    }
+
+    /// Dials a peer, or makes a dial that is under way serve one purpose more.
+    pub(super) fn dial(&mut self, now: Now, peer: NodeId, purpose: Purpose) -> Result<(), Unmet> {
+        let wanted = purpose == Purpose::Now;
         if let Some(under_way) = self.dials.values_mut().find(|dial| dial.peer == peer) {
-            if purpose == Purpose::Now {
-                under_way.purpose = purpose;
-            }
+            under_way.purpose = under_way.purpose.max(purpose);
+            under_way.wanted |= wanted;
             return Ok(());
         }
-        let Some((entry, addr)) = self.book.get(&peer).and_then(|entry| Some((entry, entry.next_addr()?))) else {
-            return Err(Unmet::NoAddress);
-        };
-        let dial_key = entry.dial_key;
-        let resting = entry.not_before > now.mono || self.dials.contains_key(&addr);
-        if self.is_denied(&peer, Some(addr)) {
-            return Err(Unmet::Denied);
-        }
-        if !self.is_privileged(&peer) && self.conduct.banned(now.wall, &super::Subject::Peer(peer)).is_some() {
-            return Err(Unmet::Banned);
-        }
-        if resting {
-            return Err(Unmet::Resting);
-        }
-        if self.dials.len() >= MAX_DIALS {
+        let addr = self.book.get(&peer).map_or(Err(Unmet::NoAddress), |entry| self.way_to(now, &peer, entry))?;
+        let wishes = self.dials.values().filter(|dial| dial.purpose == Purpose::Now).count();
+        if self.dials.len() >= MAX_DIALS || wanted && wishes >= MAX_WISHES {
             return Err(Unmet::Busy);
         }
-        if let Some(entry) = self.book.get_mut(&peer) {
-            entry.dial(now.wall);
-        }
-        self.dials.insert(addr, Dial { peer, purpose });
+        let Some(entry) = self.book.get_mut(&peer) else { return Err(Unmet::NoAddress) };
+        entry.dialled = now.wall;
+        let dial_key = entry.dial_key.filter(|key| entry.refused_key != Some(*key));
+        self.dials.insert(addr, Dial { peer, purpose, wanted, begun: now.mono });
         self.actions.push_back(Action::Link(Outlet::Dial { addr, expected: Some(peer), dial_key }));
         Ok(())
     }
 
-    pub(super) fn maintain(&mut self, now: Now) {
-        self.timers.set(Timer::Maintain, now.mono + MAINTAIN_EVERY);
-        self.serve_waiting(now);
-        let reserved: Vec<_> = self.reserved.iter().filter(|peer| !self.peers.contains_key(*peer)).copied().collect();
-        for peer in reserved {
-            let _rests = self.dial(now, peer, Purpose::Keep);
+    /// The address at which a peer may be dialled now, or why there is none.
+    pub(super) fn way_to(&self, now: Now, peer: &NodeId, entry: &Entry) -> Result<SocketAddr, Unmet> {
+        if entry.addrs.is_empty() {
+            return Err(Unmet::NoAddress);
         }
-        let under_way = self.dials.values().filter(|dial| dial.purpose != Purpose::Feel).count();
-        let missing = self.config.target_outbound.saturating_sub(self.outbound() + under_way);
-        if missing > 0 {
-            self.dial_others(now, missing);
+        let listed = |addr| !self.is_denied(peer, Some(addr));
+        entry.next_addr(listed).ok_or(Unmet::Denied)?;
+        let permitted = |addr| listed(addr) && !self.is_banned(now, peer, addr);
+        entry.next_addr(permitted).ok_or(Unmet::Banned)?;
+        if entry.not_before > now.mono {
+            return Err(Unmet::Resting);
         }
-        self.trim_inbound(now);
-        self.close_surplus(now);
+        let free = |addr| permitted(addr) && !self.dials.contains_key(&addr);
+        entry.next_addr(free).ok_or(Unmet::AddressInUse)
     }
 
-    /// Dials up to `missing` peers to keep, each of another group of addresses.
-    fn dial_others(&mut self, now: Now, missing: usize) {
-        self.draws = self.draws.wrapping_add(1);
-        let mut idle: Vec<_> = self.book.iter().filter(|(peer, entry)| self.is_idle(now, peer, entry)).collect();
-        // Anchors first, then those that a dial of ours reached before, then hearsay; equal ones in an order that nobody
-        // outside can foresee and that is another one each time, so that no identity can be made to come first.
-        idle.sort_by_cached_key(|(peer, entry)| {
-            let class = match (self.anchors.contains(*peer), entry.is_tried(), entry.failures < DOUBTFUL) {
-                (true, _, true) => 0,
-                (_, true, true) => 1,
-                (_, false, true) => 2,
-                (_, true, false) => 3,
-                (_, false, false) => 4,
-            };
-            (class, entry.failures, self.order.hash_one((self.draws, peer)))
-        });
-        let mut groups = self.outbound_groups();
-        let mut chosen = Vec::new();
-        for (peer, entry) in idle {
-            if chosen.len() >= missing {
-                break;
-            }
-            let Some(addr) = entry.next_addr() else { continue };
-            let members = groups.entry(NetGroup::of(addr, self.config.addresses)).or_default();
-            if *members < self.config.outbound_per_group {
-                *members += 1;
-                chosen.push(*peer);
+    /// Whether a dial to this peer is under way.
+    pub(super) fn is_dialled(&self, peer: &NodeId) -> bool {
+        self.dials.values().any(|dial| dial.peer == *peer)
+    }
+
+    /// Gives up dials whose end nobody told.
+    pub(super) fn drop_lost_dials(&mut self, now: Now) {
+        let lost = |dial: &Dial| now.mono.since(dial.begun) >= DIAL_LOST;
+        let lost: Vec<_> =
+            self.dials.iter().filter(|(_, dial)| lost(dial)).map(|(addr, dial)| (*addr, *dial)).collect();
+        for (addr, dial) in lost {
+            let closed = Closed::by_us(CloseReason::DialTimeout);
+            self.dial_failed(now, addr, closed);
+            if dial.wanted {
+                self.unmet(dial.peer, Unmet::TurnedAway(closed.reason));
             }
         }
-        for peer in chosen {
-            let _rests = self.dial(now, peer, Purpose::Keep);
-        }
-    }
-
-    /// Whether a peer may be dialled to be kept.
-    fn is_idle(&self, now: Now, peer: &NodeId, entry: &Entry) -> bool {
-        let known = entry.place != Place::Loose || entry.is_tried() || self.anchors.contains(peer);
-        known
-            && !entry.reserved
-            && entry.not_before <= now.mono
-            && !entry.addrs.is_empty()
-            && !self.peers.contains_key(peer)
-            && !self.is_denied(peer, entry.next_addr())
-            && self.conduct.banned(now.wall, &super::Subject::Peer(*peer)).is_none()
-    }
-
-    /// How many outbound connections there are, to stay or begun for that, in each group of addresses; reserved ones aside.
-    pub(super) fn outbound_groups(&self) -> BTreeMap<NetGroup, usize> {
-        let stays = |peer: &&super::Peer| peer.info.outbound && !peer.transient && !self.is_reserved(&peer.info.peer);
-        let standing = self.peers.values().filter(stays).map(|peer| peer.info.remote);
-        let begun =
-            self.dials.iter().filter(|(_, dial)| dial.purpose == Purpose::Keep && !self.is_reserved(&dial.peer));
-        let mut groups = BTreeMap::new();
-        for addr in standing.chain(begun.map(|(addr, _)| *addr)) {
-            *groups.entry(NetGroup::of(addr, self.config.addresses)).or_insert(0) += 1;
-        }
-        groups
-    }
-
-    /// Tries one peer out: one whose place in `tried` is claimed by another, else one that we know from hearsay. Only once
-    /// there are enough connections: until then each dial is such a trial.
-    pub(super) fn feel(&mut self, now: Now) {
-        let spread = FEELER_INTERVAL / 2;
-        let millis = u64::from(self.dice.next_u32()) % u64::try_from(2 * spread.as_millis()).unwrap_or(1);
-        self.timers.set(Timer::Feel, now.mono + spread + Duration::from_millis(millis));
-        let challenged = self.book.challenged(|peer| self.peers.contains_key(peer));
-        if self.outbound() < self.config.target_outbound {
-            return;
-        }
-        let hearsay = || {
-            let idle: Vec<_> = self.book.iter_new().filter(|(peer, entry)| self.is_idle(now, peer, entry)).collect();
-            let drawn =
-                idle.into_iter().min_by_key(|(peer, e)| (e.is_tried(), self.order.hash_one((now.mono.0, peer))));
-            drawn.map(|(peer, _)| *peer)
-        };
-        let Some(peer) = challenged.or_else(hearsay) else { return };
-        match self.dial(now, peer, Purpose::Feel) {
-            Ok(()) | Err(Unmet::Resting | Unmet::Busy) => {}
-            Err(Unmet::NoAddress | Unmet::Banned | Unmet::Denied) => self.book.lost(now.wall, &peer),
-        }
-    }
-
-    /// When the first trial is due.
-    pub(super) fn first_feeler() -> Timestamp {
-        Timestamp::ZERO + FEELER_INTERVAL
     }
 }

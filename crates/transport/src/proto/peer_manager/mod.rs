@@ -20,32 +20,35 @@ mod book;
 mod conduct;
 mod config;
 mod dialling;
+mod drawing;
 mod eviction;
 mod lists;
+mod pressure;
+mod remembering;
 mod slots;
 mod table;
 #[cfg(test)]
 mod tests;
 
 use core::{
-    hash::BuildHasher,
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
 use peerage_core::{
-    Action, CloseReason, Done, Fault, JobId, KeyedState, LinkId, LinkInfo, NetworkEvent, NoJob, NodeId, Now, Outlet,
-    Protocol, Seed, SeededRng, Timers, Timestamp, UnixMillis,
+    Action, CloseReason, Done, Doors, Fault, JobId, KeyedState, LinkId, LinkInfo, NetworkEvent, NoJob, NodeId, Now,
+    Outlet, Protocol, Seed, SeededRng, Timers, Timestamp, UnixMillis,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::proto::admission::Group;
+use crate::proto::{admission::Group, shedder::Shedder};
 pub use address::AddressPolicy;
-use book::{Book, Entry};
+use book::Book;
 use conduct::Conduct;
 pub use conduct::{Ban, Subject};
 pub use config::{BookLine, KnownPeer, PeerCommand, PeerEvent, PeerLimits, PeerManagerConfig, Unmet};
 use dialling::{Dial, Purpose};
 pub use lists::{Net, ParseRuleError, Rule};
+use remembering::{ANCHORS, LASTING};
 
 /// One admitted peer, for whoever asks.
 #[derive(Clone, Debug)]
@@ -67,6 +70,13 @@ pub struct Peer {
     useful: Option<Timestamp>,
 }
 
+impl Peer {
+    /// Whether we opened this connection, for it to stay.
+    const fn is_kept(&self) -> bool {
+        self.info.outbound && !self.transient
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
     /// Time to look at targets, surplus and backoffs.
@@ -77,23 +87,10 @@ enum Timer {
     Remember,
 }
 
-/// Changes of a small book are gathered for so long before they are told (our guess).
-const REMEMBER_AFTER: Duration = Duration::from_millis(500);
-/// Those of a larger one for so long (our guess: what a crash may lose; Bitcoin Core writes its book each 15 minutes).
-const REMEMBER_AFTER_LARGE: Duration = Duration::from_secs(60);
-/// A book of more peers is a larger one (our guess: 16 KiB on disk).
-const SMALL_BOOK: usize = 64;
-/// A connection that lasted so long clears the failures before it (our guess). One that ended sooner is one more: whoever
-/// turns us away only after the handshake is no better than an address at which nobody answers.
-const LASTING: Duration = Duration::from_secs(60);
 /// A reserved peer that misbehaved is not dialled for so long (our guess: a bug does not go away in seconds).
 const RESERVED_PENANCE: Duration = Duration::from_secs(60);
 /// Peers that left and whose group of addresses is still known when a late complaint comes (our guess).
 const DEPARTED: usize = 256;
-/// Peers remembered on disk: all that our dials reached have a place in `tried`, hearsay fills the rest (our guess).
-const REMEMBERED: usize = 1024;
-/// Peers to whom we were connected longest, dialled first after a restart (Bitcoin Core, `MAX_BLOCK_RELAY_ONLY_ANCHORS`).
-const ANCHORS: usize = 2;
 /// A peer that gave a sign of life so recently is alive (our guess: a heartbeat is due after 30 s of silence).
 const ALIVE: Duration = Duration::from_secs(45);
 /// Two connections of one peer that stand so close together were begun at the same time by both sides (our guess: a dial and
@@ -105,13 +102,17 @@ pub struct PeerManager {
     config: PeerManagerConfig,
     dice: SeededRng,
     order: KeyedState,
-    /// How often somebody to dial was drawn from the book.
+    /// How often somebody to keep was drawn from the book.
     draws: u64,
+    /// How often somebody was to be tried out.
+    trials: u64,
     book: Book,
-    reserved: BTreeSet<NodeId>,
+    /// Whom the operator wants to be connected to; with what was said about it if one cannot be dialled.
+    reserved: BTreeMap<NodeId, Option<Unmet>>,
     trusted: BTreeSet<NodeId>,
     anchors: BTreeSet<NodeId>,
     conduct: Conduct,
+    shedder: Shedder,
     dials: BTreeMap<SocketAddr, Dial>,
     /// Who is wanted at once while all dials are taken, and until when that is of use.
     waiting: VecDeque<(Timestamp, NodeId)>,
@@ -120,6 +121,8 @@ pub struct PeerManager {
     /// Who left last, and which group of addresses answers for them.
     departed: VecDeque<(NodeId, Option<Group>)>,
     timers: Timers<Timer>,
+    /// The doors as they were told last.
+    doors: Doors,
     actions: VecDeque<Action<Self>>,
 }
 
@@ -129,6 +132,9 @@ impl PeerManager {
         let book_key = config.book_key.as_ref().unwrap_or(seed).hasher("peer-book");
         let mut book = Book::new(book_key, config.addresses);
         let (lines, reserved) = (core::mem::take(&mut config.remembered), core::mem::take(&mut config.reserved));
+        for KnownPeer { peer, addrs } in &config.seeds {
+            book.configure(*peer, addrs.clone());
+        }
         let (first, later): (Vec<_>, Vec<_>) = lines.iter().partition(|line| line.tried);
         for line in first.into_iter().chain(later).filter(|line| line.known.peer != config.local) {
             book.restore(UnixMillis(0), line);
@@ -140,11 +146,13 @@ impl PeerManager {
             dice: seed.stream("peer-manager"),
             order: seed.hasher("peer-manager"),
             draws: 0,
+            trials: 0,
             book,
-            reserved: BTreeSet::new(),
+            reserved: BTreeMap::new(),
             trusted: core::mem::take(&mut config.trusted).into_iter().collect(),
             anchors: lines.iter().filter(|line| line.anchor).map(|line| line.known.peer).take(ANCHORS).collect(),
             conduct: Conduct::new(&config.bans),
+            shedder: Shedder::default(),
             config,
             dials: BTreeMap::new(),
             waiting: VecDeque::new(),
@@ -152,11 +160,13 @@ impl PeerManager {
             links: BTreeMap::new(),
             departed: VecDeque::new(),
             timers,
+            doors: Doors::default(),
             actions: VecDeque::new(),
         };
         for known in reserved {
             manager.reserve(UnixMillis(0), known);
         }
+        manager.tell_doors();
         manager
     }
 
@@ -196,14 +206,15 @@ impl PeerManager {
         let peer = info.peer;
         let dialled = self.dial_over(&info);
         if peer == self.config.local {
-            return self.turn_away(now, link, &info, CloseReason::SelfConnection);
+            return self.close(link, CloseReason::SelfConnection);
         }
+        let (purpose, wanted) = (dialled.map(|dial| dial.purpose), dialled.is_some_and(|dial| dial.wanted));
         let privileged = self.is_privileged(&peer);
         if self.is_denied(&peer, Some(info.remote)) {
-            return self.turn_away(now, link, &info, CloseReason::Denied);
+            return self.turn_away(now, link, &info, wanted, CloseReason::Denied);
         }
-        if !privileged && self.is_banned(now, &info) {
-            return self.turn_away(now, link, &info, CloseReason::Banned);
+        if self.is_banned(now, &peer, info.remote) {
+            return self.turn_away(now, link, &info, wanted, CloseReason::Banned);
         }
         let mut returns = false;
         if let Some(old) = self.peers.get(&peer) {
@@ -218,18 +229,18 @@ impl PeerManager {
             let old = old.link;
             returns = true;
             // First the old, then the new: everybody hears that what was under way may be lost.
-            self.forget_link(now, old);
+            self.forget_link(now, old, true);
             self.close(old, CloseReason::Duplicate);
         }
-        if dialled == Some(Purpose::Feel) && !returns && !privileged {
-            self.remember_good(now, &info);
+        if purpose == Some(Purpose::Feel) && !returns && !privileged {
+            self.remember_good(now, &info, purpose);
             return self.close(link, CloseReason::Surplus);
         }
-        let transient = dialled == Some(Purpose::Now) && !self.is_reserved(&peer) && self.is_passing(&info);
+        let transient = purpose == Some(Purpose::Now) && !self.is_reserved(&peer);
         if !privileged && !self.make_room(now, &info, transient) {
-            return self.turn_away(now, link, &info, CloseReason::TooManyPeers);
+            return self.turn_away(now, link, &info, wanted, CloseReason::TooManyPeers);
         }
-        self.remember_good(now, &info);
+        self.remember_good(now, &info, purpose);
         self.links.insert(link, peer);
         let (since, wanted, heard) = (now.mono, now.mono, now.mono);
         self.peers.insert(peer, Peer { info, since, rtt: None, link, transient, wanted, heard, useful: None });
@@ -256,71 +267,47 @@ impl PeerManager {
         opener == self.config.local.min(new.peer)
     }
 
-    fn remember_good(&mut self, now: Now, info: &LinkInfo) {
-        let policy = self.config.addresses;
-        let claimed = info.listen.iter().map(|listen| address::reachable(*listen, info.remote));
-        let claimed: Vec<_> = claimed.filter(|addr| policy.allows(*addr)).collect();
-        let entry = self.book.hear(now.wall, info.peer, claimed, Some(info.remote.ip()));
-        entry.not_before = now.mono;
-        entry.dial_key = info.dial_key.or(entry.dial_key);
-        if info.outbound {
-            self.book.reached(now.wall, info.peer, info.remote);
+    /// A connection is over; `by_us` if that was our wish and no fault of the peer's.
+    fn forget_link(&mut self, now: Now, link: LinkId, by_us: bool) {
+        let Some(peer) = self.links.remove(&link) else { return };
+        let Some(gone) = self.peers.remove(&peer) else { return };
+        self.departed.push_back((peer, self.group_of(gone.info.remote)));
+        if self.departed.len() > DEPARTED {
+            self.departed.pop_front();
         }
-        self.remember_soon(now);
-    }
-
-    fn remember_soon(&mut self, now: Now) {
-        if self.timers.deadline(&Timer::Remember).is_none() {
-            let small = self.book.iter().nth(SMALL_BOOK).is_none();
-            let after = if small { REMEMBER_AFTER } else { REMEMBER_AFTER_LARGE };
-            self.timers.set(Timer::Remember, now.mono + after);
+        let lasted = now.mono.since(gone.since) >= LASTING;
+        let Some(entry) = self.book.get_mut(&peer) else { return };
+        if lasted && gone.is_kept() {
+            entry.vouch(now.wall);
         }
-    }
-
-    fn forget_link(&mut self, now: Now, link: LinkId) -> Option<NodeId> {
-        let peer = self.links.remove(&link)?;
-        let mut lasted = false;
-        if let Some(gone) = self.peers.remove(&peer) {
-            lasted = now.mono.since(gone.since) >= LASTING;
-            self.departed.push_back((peer, self.group_of(&gone.info)));
-            if self.departed.len() > DEPARTED {
-                self.departed.pop_front();
-            }
+        if lasted {
+            entry.failures = 0;
         }
-        if let Some(entry) = self.book.get_mut(&peer) {
-            if lasted {
-                entry.failures = 0;
-            }
-            entry.failed(now.mono, &mut self.dice); // it may be restarting: not at once again
+        // It may be restarting: not at once again.
+        if lasted || by_us || !gone.info.outbound {
+            entry.rest(now.mono, &mut self.dice);
+        } else {
+            entry.failed(now.mono, &mut self.dice);
         }
-        Some(peer)
-    }
-
-    fn tell_remembered(&mut self) {
-        let stays = |peer: &&Peer| peer.info.outbound && !peer.transient && !self.is_reserved(&peer.info.peer);
-        let mut standing: Vec<_> = self.peers.values().filter(stays).collect();
-        standing.sort_by_key(|peer| (peer.since, peer.link));
-        // Those from before a restart stay anchors until there are others: it may take a while to be connected again.
-        let before = self.anchors.iter().copied().filter(|id| standing.iter().all(|peer| peer.info.peer != *id));
-        let anchors: Vec<_> = standing.iter().map(|peer| peer.info.peer).chain(before).take(ANCHORS).collect();
-        self.anchors = anchors.into_iter().collect();
-        let mut lines = self.book.lines(REMEMBERED, |peer| self.order.hash_one(peer));
-        for line in &mut lines {
-            line.anchor = self.anchors.contains(&line.known.peer);
-        }
-        self.actions.push_back(Action::Emit(PeerEvent::Remember(lines)));
+        self.remember_later(now);
     }
 
     /// Books a fault, also of a peer that is gone by now: verdicts come late, and hanging up must not be a way out.
     fn report(&mut self, now: Now, peer: NodeId, fault: Fault) {
         let group = match self.peers.get(&peer) {
-            Some(known) => self.group_of(&known.info),
+            Some(known) => self.group_of(known.info.remote),
             None => self.departed.iter().rev().find(|(departed, _)| *departed == peer).and_then(|(_, group)| *group),
         };
         let banned = self.conduct.book(now.mono, now.wall, peer, group, fault);
         self.actions.push_back(Action::Emit(PeerEvent::Fault { peer, fault }));
         if banned.is_empty() {
             return;
+        }
+        for subject in &banned {
+            // The operator's own choice is sent away and not banned.
+            if *subject != Subject::Peer(peer) || !self.is_privileged(&peer) {
+                self.tell_banned(now, *subject, false);
+            }
         }
         if banned.contains(&Subject::Peer(peer)) {
             self.send_away(now, peer);
@@ -341,12 +328,12 @@ impl PeerManager {
     }
 
     fn is_reserved(&self, peer: &NodeId) -> bool {
-        self.reserved.contains(peer)
+        self.reserved.contains_key(peer)
     }
 
     /// Whether the operator lets a peer in whatever the limits are.
     fn is_privileged(&self, peer: &NodeId) -> bool {
-        self.reserved.contains(peer) || self.trusted.contains(peer)
+        self.is_reserved(peer) || self.trusted.contains(peer)
     }
 
     /// Whether the operator's lists keep a peer out.
@@ -358,8 +345,12 @@ impl PeerManager {
 
     fn reserve(&mut self, wall: UnixMillis, known: KnownPeer) {
         if known.peer != self.config.local {
-            self.book.hear(wall, known.peer, known.addrs, None).reserved = true;
-            self.reserved.insert(known.peer);
+            self.book.configure(known.peer, known.addrs);
+            self.book.hear(wall, known.peer, [], None).reserved = true;
+            self.reserved.entry(known.peer).or_default();
+            if let Some(peer) = self.peers.get_mut(&known.peer) {
+                peer.transient = false;
+            }
         }
     }
 
@@ -370,7 +361,7 @@ impl PeerManager {
             if self.is_denied(&info.peer, Some(info.remote)) {
                 return Some((info.peer, CloseReason::Denied));
             }
-            let banned = !self.is_privileged(&info.peer) && self.is_banned(now, info);
+            let banned = self.is_banned(now, &info.peer, info.remote);
             banned.then_some((info.peer, CloseReason::Banned))
         };
         let wrong: Vec<_> = self.peers.values().filter_map(wrong).collect();
@@ -379,7 +370,33 @@ impl PeerManager {
         }
     }
 
+    fn tell_banned(&mut self, now: Now, subject: Subject, by_hand: bool) {
+        if let Some(until) = self.conduct.banned(now.wall, &subject) {
+            self.actions.push_back(Action::Emit(PeerEvent::Banned { subject, until, by_hand }));
+        }
+    }
+
+    /// Tells who may open a stream at all, if that is not what it was: as far as an address alone decides it.
+    fn tell_doors(&mut self) {
+        let PeerManagerConfig { allow, deny, .. } = &self.config;
+        let ranges = |rules: &[Rule]| rules.iter().filter_map(Rule::net).map(|net| net.parts()).collect::<Vec<_>>();
+        // Whoever comes from anywhere may be one of those who are let in by their names.
+        let by_name =
+            allow.iter().any(|rule| rule.net().is_none()) || !self.reserved.is_empty() || !self.trusted.is_empty();
+        let open = (!allow.is_empty() && !by_name).then(|| ranges(allow));
+        let doors = Doors { shut: ranges(deny), open };
+        if self.doors != doors {
+            self.doors = doors.clone();
+            self.actions.push_back(Action::Link(Outlet::Doors(doors)));
+        }
+    }
+
     fn order(&mut self, now: Now, command: PeerCommand) {
+        self.obey(now, command);
+        self.tell_doors();
+    }
+
+    fn obey(&mut self, now: Now, command: PeerCommand) {
         match command {
             PeerCommand::Want(want) => self.want(now, want),
             PeerCommand::Report { peer, fault } => self.report(now, peer, fault),
@@ -391,12 +408,15 @@ impl PeerManager {
             }
             PeerCommand::Ban { subject, lasting } => {
                 self.conduct.ban_for(now.wall, subject, lasting);
+                self.tell_banned(now, subject, true);
                 self.review(now);
                 self.actions.push_back(Action::Emit(PeerEvent::Bans(self.conduct.bans())));
             }
             PeerCommand::Unban(subject) => {
-                self.conduct.pardon(&subject);
-                self.actions.push_back(Action::Emit(PeerEvent::Bans(self.conduct.bans())));
+                if self.conduct.pardon(&subject) {
+                    self.actions.push_back(Action::Emit(PeerEvent::Unbanned { subject }));
+                    self.actions.push_back(Action::Emit(PeerEvent::Bans(self.conduct.bans())));
+                }
             }
             PeerCommand::Allow(rules) => {
                 self.config.allow = rules;
@@ -409,6 +429,8 @@ impl PeerManager {
             PeerCommand::Reserve(known) => self.reserve(now.wall, known),
             PeerCommand::Release(peer) => {
                 self.reserved.remove(&peer);
+                let seed = self.config.seeds.iter().find(|seed| seed.peer == peer);
+                self.book.configure(peer, seed.map_or(Vec::new(), |seed| seed.addrs.clone()));
                 if let Some(entry) = self.book.get_mut(&peer) {
                     entry.reserved = false;
                 }
@@ -423,26 +445,30 @@ impl PeerManager {
         self.peers.get(peer).map(|peer| peer.info.remote.ip())
     }
 
-    /// The group of addresses that answers for a peer, if any does.
-    fn group_of(&self, info: &LinkInfo) -> Option<Group> {
-        let exempt = self.config.addresses == AddressPolicy::Loopback && info.remote.ip().to_canonical().is_loopback();
-        (!exempt).then(|| Group::of(info.remote.ip()))
+    /// The group of addresses that answers for whoever is at this one, if any does.
+    fn group_of(&self, addr: SocketAddr) -> Option<Group> {
+        let exempt = self.config.addresses == AddressPolicy::Loopback && addr.ip().to_canonical().is_loopback();
+        (!exempt).then(|| Group::of(addr.ip()))
     }
 
-    /// Whether a peer is banned: by itself, or as a stranger from a banned group. A group's ban never concerns those whom
-    /// our own dials reached before, nor whom we dial now; else a neighbour could have an honest node cut off.
-    fn is_banned(&self, now: Now, info: &LinkInfo) -> bool {
+    /// Whether a peer is banned at this address: by itself, or with its group. A group's ban never concerns one with whom a
+    /// connection of our choice lasted; else a neighbour could have an honest node cut off.
+    fn is_banned(&self, now: Now, peer: &NodeId, addr: SocketAddr) -> bool {
         let banned = |subject| self.conduct.banned(now.wall, &subject).is_some();
-        let known = info.outbound || self.book.get(&info.peer).is_some_and(Entry::is_tried);
-        banned(Subject::Peer(info.peer)) || !known && self.group_of(info).map(Subject::Group).is_some_and(banned)
+        let with_its_group = || self.group_of(addr).map(Subject::Group).is_some_and(banned);
+        let known = || self.book.get(peer).is_some_and(|entry| entry.stayed);
+        !self.is_privileged(peer) && (banned(Subject::Peer(*peer)) || with_its_group() && !known())
     }
 
-    /// Turns a link away that was never admitted; if we dialled it, not at once again.
-    fn turn_away(&mut self, now: Now, link: LinkId, info: &LinkInfo, reason: CloseReason) {
+    /// Turns a link away that was never admitted; if we dialled it, not at once again, and whoever waits for it hears of it.
+    fn turn_away(&mut self, now: Now, link: LinkId, info: &LinkInfo, wanted: bool, reason: CloseReason) {
         if let Some(entry) = self.book.get_mut(&info.peer).filter(|_| info.outbound) {
             entry.failed(now.mono, &mut self.dice);
         }
         self.close(link, reason);
+        if wanted {
+            self.unmet(info.peer, Unmet::TurnedAway(reason));
+        }
     }
 
     fn close(&mut self, link: LinkId, reason: CloseReason) {
@@ -459,7 +485,7 @@ impl Protocol for PeerManager {
     fn handle_network(&mut self, now: Now, event: NetworkEvent) {
         match event {
             NetworkEvent::LinkUp { link, info } => self.link_up(now, link, info),
-            NetworkEvent::LinkDown { link, .. } => drop(self.forget_link(now, link)),
+            NetworkEvent::LinkDown { link, .. } => self.forget_link(now, link, false),
             NetworkEvent::DialFailed { addr, closed, .. } => self.dial_failed(now, addr, closed),
             NetworkEvent::PeerStats { peer, rtt } => {
                 self.alive(now, &peer);
@@ -468,6 +494,7 @@ impl Protocol for PeerManager {
                 }
             }
             NetworkEvent::Heartbeat { peer, .. } => self.alive(now, &peer),
+            NetworkEvent::Pressure(pressure) => self.relieve(now, &pressure),
             _ => {}
         }
     }
@@ -481,7 +508,7 @@ impl Protocol for PeerManager {
             match timer {
                 Timer::Maintain => self.maintain(now),
                 Timer::Feel => self.feel(now),
-                Timer::Remember => self.tell_remembered(),
+                Timer::Remember => self.tell_remembered(now),
             }
         }
     }

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | reserved, trusted | no limit | |
 //! | outbound, to stay | `target_outbound` | none more is dialled |
-//! | outbound, wanted just then | what is left of `max_peers`, and [`GUESTS`] | the oldest goes after [`TRANSIENT_KEEP`], at once if need be |
+//! | outbound, wanted just then | what is left of `max_peers`, and [`GUESTS`] | the oldest goes after [`TRANSIENT_KEEP`], at once if need be; one that is drawn for a place to stay takes it |
 //! | inbound | `max_peers` less `target_outbound`, and [`GUESTS`] for a moment | somebody is evicted after [`GUEST_KEEP`], at once if need be |
 
 use core::time::Duration;
@@ -34,16 +34,9 @@ impl PeerManager {
         self.ordinary().filter(|peer| !peer.info.outbound).count()
     }
 
-    /// Outbound connections, reserved ones included.
-    pub(super) fn outbound(&self) -> usize {
-        self.peers.values().filter(|peer| peer.info.outbound).count()
-    }
-
-    /// Whether an outbound connection that somebody wanted just then is one too many to be kept.
-    pub(super) fn is_passing(&self, info: &LinkInfo) -> bool {
-        let groups = self.outbound_groups();
-        let members = groups.get(&NetGroup::of(info.remote, self.config.addresses)).copied().unwrap_or(0);
-        self.outbound() >= self.config.target_outbound || members >= self.config.outbound_per_group
+    /// Outbound connections that are there to stay, reserved ones included.
+    pub(super) fn kept(&self) -> usize {
+        self.peers.values().filter(|peer| peer.is_kept()).count()
     }
 
     /// Finds a place for a newcomer that has no privilege; somebody may have to go. False if nobody can.
@@ -54,14 +47,16 @@ impl PeerManager {
         let full = self.ordinary().count() >= self.config.max_peers + GUESTS;
         if !info.outbound {
             let crowd = self.ordinary_inbound() >= self.config.inbound_places() + GUESTS;
-            return !(full || crowd) || self.evict(now, Duration::ZERO);
+            return !(full || crowd) || self.evict(now, Duration::ZERO, Some(info.peer));
         }
-        !full || self.close_oldest_transient(now, Duration::ZERO) || !transient && self.evict(now, Duration::ZERO)
+        !full
+            || self.close_oldest_transient(now, Duration::ZERO)
+            || !transient && self.evict(now, Duration::ZERO, Some(info.peer))
     }
 
     /// Sends the inbound peer away that is easiest to do without, of those that have been here for so long; false if there is
-    /// none.
-    fn evict(&mut self, now: Now, age: Duration) -> bool {
+    /// none. `by` is for whose sake.
+    fn evict(&mut self, now: Now, age: Duration, by: Option<NodeId>) -> bool {
         let candidate = |peer: &Peer| Candidate {
             peer: peer.info.peer,
             link: peer.link,
@@ -74,22 +69,22 @@ impl PeerManager {
         let Some(peer) = select(candidates, self.config.inbound_places(), &self.order, now.mono, age) else {
             return false;
         };
+        self.actions.push_back(Action::Emit(PeerEvent::Evicted { peer, by }));
         self.end(now, &peer, CloseReason::TooManyPeers);
-        self.actions.push_back(Action::Emit(PeerEvent::Evicted { peer }));
         true
     }
 
     /// Evicts until nobody has a guest's place who has been here for a moment.
     pub(super) fn trim_inbound(&mut self, now: Now) {
-        while self.ordinary_inbound() > self.config.inbound_places() && self.evict(now, GUEST_KEEP) {}
+        while self.ordinary_inbound() > self.config.inbound_places() && self.evict(now, GUEST_KEEP, None) {}
     }
 
     /// Ends one connection at a time that is too many: opened for a passing need, or kept when more were to be kept.
     pub(super) fn close_surplus(&mut self, now: Now) {
-        if self.outbound() <= self.config.target_outbound || self.close_oldest_transient(now, TRANSIENT_KEEP) {
+        if self.close_oldest_transient(now, TRANSIENT_KEEP) {
             return;
         }
-        let chosen = |peer: &&Peer| peer.info.outbound && !peer.transient;
+        let chosen = |peer: &&Peer| peer.is_kept();
         if self.ordinary().filter(chosen).count() > self.config.target_outbound {
             let youngest = self.ordinary().filter(chosen).max_by_key(|peer| (peer.since, peer.link));
             if let Some(peer) = youngest.map(|peer| peer.info.peer) {
@@ -108,10 +103,10 @@ impl PeerManager {
         })
     }
 
-    /// Ends the connection to a peer, if there is one.
+    /// Ends the connection to a peer, if there is one: our own wish, which says nothing against the peer.
     pub(super) fn end(&mut self, now: Now, peer: &NodeId, reason: CloseReason) {
         if let Some(link) = self.peers.get(peer).map(|peer| peer.link) {
-            self.forget_link(now, link);
+            self.forget_link(now, link, true);
             self.close(link, reason);
         }
     }

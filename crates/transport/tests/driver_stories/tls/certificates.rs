@@ -6,10 +6,11 @@ use rcgen::ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
 use rustls::AlertDescription;
 use tokio::io::AsyncReadExt;
 
-use super::stage::{alert, channel, connect, end, ends, impostor, now, stranger, streams};
+use super::stage::{channel, end, ends, now, streams};
 use crate::{
     authority::{Authority, Leaf},
     harness::{Plan, anywhere, in_time},
+    stranger::{alert, connect, impostor, stranger},
 };
 
 /// Both ways: what `ours` ends with, and what the other side is told.

@@ -8,11 +8,12 @@ use rustls::{AlertDescription, HandshakeKind, client::Resumption};
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncReadExt;
 
-use super::stage::{Link, alert, channel, connect, end, ends, meet, now, over, stranger, streams};
+use super::stage::{Link, channel, end, ends, meet, now, over, streams};
 use crate::{
     authority::{Authority, Leaf},
     harness::{Net, Plan, in_time, pair},
     probe::{Do, ECHO, NOTE},
+    stranger::{alert, connect, stranger},
 };
 
 const LONG: core::time::Duration = crate::harness::PATIENCE;

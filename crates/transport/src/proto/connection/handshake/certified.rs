@@ -56,7 +56,7 @@ pub struct Session {
 
 /// This handshake under way.
 #[derive(Debug)]
-pub(super) struct Certified {
+pub(in crate::proto::connection) struct Certified {
     session: Session,
     awaits: Awaits,
 }

@@ -72,6 +72,9 @@ fn at_most_one_outbound_connection_is_kept_in_one_group_of_addresses() {
     assert_eq!(dials(&bench.order(PeerCommand::Want(Want::Now { peer: id(91), addrs: vec![wanted] }))), [wanted]);
     bench.up_at(91, true, wanted);
     assert!(bench.manager.peer(&id(91)).is_some_and(|peer| peer.transient));
+    let link = LinkId(bench.next_link);
+    let done = bench.pass(TRANSIENT_KEEP + TICK);
+    assert!(done.contains(&Outlet::Close { link, reason: CloseReason::Surplus }), "{done:?}");
 }
 
 #[test]

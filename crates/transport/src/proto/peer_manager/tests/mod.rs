@@ -1,5 +1,7 @@
 //! The manager alone, on a virtual clock.
 
+mod attack;
+mod dialling;
 mod eviction;
 mod lists;
 mod random;
@@ -9,6 +11,8 @@ use peerage_core::{Closed, DialKey, Want};
 
 use super::{
     address::NetGroup,
+    book::Place,
+    remembering::{LASTING, REMEMBER_AFTER},
     slots::{GUEST_KEEP, GUESTS, TRANSIENT_KEEP},
     *,
 };
@@ -31,6 +35,8 @@ struct Bench {
     now: Now,
     next_link: u64,
     told: Vec<PeerEvent>,
+    /// Who may open a stream, as it was told last.
+    doors: Doors,
 }
 
 impl Bench {
@@ -39,19 +45,24 @@ impl Bench {
         change(&mut config);
         let manager = PeerManager::new(config, &Seed::from_u64(7));
         let now = Now { mono: Timestamp::ZERO, wall: UnixMillis(1_000_000) };
-        Self { manager, now, next_link: 0, told: Vec::new() }
+        Self { manager, now, next_link: 0, told: Vec::new(), doors: Doors::default() }
     }
 
     /// Lets time pass up to `by` and collects everything done meanwhile.
     fn pass(&mut self, by: Duration) -> Vec<Outlet> {
         let (end, mut done) = (self.now.mono + by, self.drain());
         while let Some(at) = self.manager.next_timeout().filter(|at| *at <= end) {
-            self.now.mono = self.now.mono.max(at);
+            self.reach(self.now.mono.max(at));
             self.manager.handle_timeout(self.now);
             done.extend(self.drain());
         }
-        self.now.mono = end;
+        self.reach(end);
         done
+    }
+
+    /// Both clocks go on.
+    fn reach(&mut self, at: Timestamp) {
+        self.now = Now { mono: at, wall: self.now.wall + at.since(self.now.mono) };
     }
 
     /// What the manager did since; what it told goes to `told`.
@@ -59,6 +70,7 @@ impl Bench {
         let mut outlets = Vec::new();
         while let Some(action) = self.manager.poll_action() {
             match action {
+                Action::Link(Outlet::Doors(doors)) => self.doors = doors,
                 Action::Link(outlet) => outlets.push(outlet),
                 Action::Emit(event) => self.told.push(event),
                 other => panic!("{other:?}"),
@@ -74,12 +86,23 @@ impl Bench {
 
     fn up_with(&mut self, number: u8, outbound: bool, dial_key: Option<DialKey>) -> (LinkId, Vec<Outlet>) {
         let remote = if outbound { addr(number) } else { SocketAddr::from(([127, 0, 0, 1], 60_000)) };
-        self.link_up(number, outbound, remote, dial_key)
+        self.link_up(number, outbound, remote, vec![addr(number)], dial_key)
     }
 
     /// As `up`, with the address of the other end.
     fn up_at(&mut self, number: u8, outbound: bool, remote: SocketAddr) -> (LinkId, Vec<Outlet>) {
-        self.link_up(number, outbound, remote, None)
+        self.link_up(number, outbound, remote, vec![addr(number)], None)
+    }
+
+    /// As `up_at`, with the addresses at which the other end says that it listens.
+    fn up_told(
+        &mut self,
+        number: u8,
+        outbound: bool,
+        remote: SocketAddr,
+        listen: &[SocketAddr],
+    ) -> (LinkId, Vec<Outlet>) {
+        self.link_up(number, outbound, remote, listen.to_vec(), None)
     }
 
     fn link_up(
@@ -87,11 +110,12 @@ impl Bench {
         number: u8,
         outbound: bool,
         remote: SocketAddr,
+        listen: Vec<SocketAddr>,
         dial_key: Option<DialKey>,
     ) -> (LinkId, Vec<Outlet>) {
         self.next_link += 1;
         let link = LinkId(self.next_link);
-        let info = LinkInfo { peer: id(number), outbound, remote, listen: vec![addr(number)], features: 0, dial_key };
+        let info = LinkInfo { peer: id(number), outbound, remote, listen, features: 0, dial_key };
         self.manager.handle_network(self.now, NetworkEvent::LinkUp { link, info });
         (link, self.drain())
     }
@@ -300,6 +324,7 @@ fn whoever_accepts_and_hangs_up_is_dialled_less_and_less() {
 fn a_bad_neighbourhood_does_not_cut_off_an_honest_node_that_we_know() {
     let mut bench = Bench::new(|config| config.addresses = AddressPolicy::Public);
     let (reached, _) = bench.up(9, true);
+    bench.pass(LASTING);
     for number in 20..28 {
         let (link, _) = bench.up(number, false);
         bench.down(link);
@@ -324,7 +349,9 @@ fn who_was_good_is_remembered_and_comes_first_after_a_restart() {
     let told = core::iter::from_fn(|| bench.manager.poll_action());
     let told: Vec<_> =
         told.filter_map(|action| if let Action::Emit(event) = action { Some(event) } else { None }).collect();
-    let line = BookLine { tried: false, source: Some([127, 0, 0, 1].into()), ..BookLine::good_once(known(3)) };
+    let (heard, stands_by) = (UnixMillis(1_000_000), Some(addr(3)));
+    let source = Some([127, 0, 0, 1].into());
+    let line = BookLine { tried: false, source, heard, stands_by, ..BookLine::good_once(known(3)) };
     assert_eq!(told, [PeerEvent::Remember(vec![line])], "an inbound peer counts with the address it listens on");
 
     let mut restarted = Bench::new(|config| {
@@ -352,6 +379,7 @@ fn faults_add_up_until_the_peer_is_sent_away_and_stays_away_over_a_restart() {
     let actions: Vec<_> = core::iter::from_fn(|| bench.manager.poll_action()).collect();
     let [
         Action::Emit(fault),
+        Action::Emit(PeerEvent::Banned { by_hand: false, .. }),
         Action::Link(Outlet::Close { link: closed, reason }),
         Action::Emit(PeerEvent::Bans(bans)),
     ] = &actions[..]

@@ -25,11 +25,13 @@ fn look(
                 dialling.push((number, addr));
             }
             Outlet::Admit(link) => assert!(live.contains_key(&link), "{link:?} is not up"),
+            Outlet::Shed { .. } | Outlet::Stop(_) | Outlet::Resume(_) => panic!("there is memory: {outlet:?}"),
             Outlet::Close { link, reason } => {
                 let number = live.remove(&link).expect("only what is up is closed");
                 let evicted = [CloseReason::TooManyPeers, CloseReason::Surplus, CloseReason::Banned].contains(&reason);
                 assert!(asked || !evicted || !PRIVILEGED.contains(&number), "{number} has a privilege: {reason}");
             }
+            Outlet::Doors(_) => unreachable!("the bench keeps them apart"),
         }
     }
     let ordinary = bench.manager.peers().filter(|peer| !PRIVILEGED.contains(&peer.info.peer.as_bytes()[0]));
@@ -100,7 +102,6 @@ fn tell(seed: u64) {
                     bench.order(PeerCommand::Disconnect { peer: id(number), reason: CloseReason::Requested })
                 } else {
                     let by = Duration::from_millis(roll(4_000) as u64);
-                    bench.now.wall = bench.now.wall + by;
                     bench.pass(by)
                 }
             }

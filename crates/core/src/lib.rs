@@ -23,7 +23,7 @@ pub use job::{Cost, Job, JobId, Lane, NoJob};
 pub use message::{Command, Layer, Message};
 pub use protocol::{Action, Done, LinkId, NetworkEvent, Outlet, Protocol, RequestId, Want};
 pub use random::{KeyedState, SecretRng, Seed, SeededRng};
-pub use reason::{CloseReason, Closed, ClosedBy, DropReason, Fault, RequestError};
+pub use reason::{CloseReason, Closed, ClosedBy, DropReason, Fault, RequestError, Unmet};
 pub use stack::{Output, Progress, Stack};
 pub use time::{Now, Timestamp, UnixMillis};
 pub use timers::Timers;

@@ -6,6 +6,7 @@ use core::{fmt, net::SocketAddr, time::Duration};
 use crate::connection::{DialKey, LinkInfo};
 use crate::{
     Charge, CloseReason, Closed, Command, DropReason, Fault, Job, JobId, Message, NodeId, Now, RequestError, Timestamp,
+    Unmet,
 };
 
 /// One connection, for as long as it lasts. Numbers are never reused within a process.
@@ -79,6 +80,14 @@ pub enum NetworkEvent {
         expected: Option<NodeId>,
         /// Why it failed.
         closed: Closed,
+    },
+    /// A [`Want::Now`] that the peer manager does not grant. A dial for it that failed is told as
+    /// [`DialFailed`](Self::DialFailed). Everybody but the peer manager hears this.
+    Unmet {
+        /// Who was wanted.
+        peer: NodeId,
+        /// Why not.
+        why: Unmet,
     },
     /// A peer is connected and admitted.
     PeerUp {
@@ -166,6 +175,7 @@ impl NetworkEvent {
             Self::DialFailed { addr, expected, closed } => {
                 Self::DialFailed { addr: *addr, expected: *expected, closed: *closed }
             }
+            Self::Unmet { peer, why } => Self::Unmet { peer: *peer, why: *why },
             Self::PeerUp { peer, info } => Self::PeerUp { peer: *peer, info: info.clone() },
             Self::PeerDown { peer, closed } => Self::PeerDown { peer: *peer, closed: *closed },
             Self::Shed { peer, command, reason } => Self::Shed { peer: *peer, command: *command, reason: *reason },

@@ -22,7 +22,9 @@ use peerage_transport::{
         connection::ConnectionConfig,
         keypair::Keypair,
         managed::{Managed, ManagedCommand, ManagedEvent},
-        peer_manager::{AddressPolicy, Ban, BookLine, KnownPeer, PeerEvent, PeerManager, PeerManagerConfig},
+        peer_manager::{
+            AddressPolicy, Ban, BookLine, KnownPeer, PeerCommand, PeerEvent, PeerManager, PeerManagerConfig,
+        },
     },
 };
 use peerage_wire::{Limits, Magic};
@@ -213,6 +215,10 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
         }
     };
     tracing::info!("stopping");
+    // What was gathered is told before the end, so that a stop forgets nothing that a crash might. A stack that stopped by itself
+    // tells nothing more.
+    let _stopped = node.handle.command(ManagedCommand::Peers(PeerCommand::Remember)).await;
+    let _told = node.handle.inspect(|_| ()).await;
     node.handle.shutdown().await;
     // Clients get the last answers before their connections end with the server.
     while let Ok(call) = calls.try_recv() {

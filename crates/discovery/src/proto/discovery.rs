@@ -205,7 +205,7 @@ impl Discovery {
     }
 
     fn dial_failed(&mut self, now: Now, peer: NodeId, closed: Closed) {
-        // A node that refuses is alive, and one whose dial we gave up for reasons of our own may be.
+        // A node that refuses is alive.
         let dead = matches!(
             closed.reason,
             CloseReason::DialRefused
@@ -438,6 +438,8 @@ impl Protocol for Discovery {
             NetworkEvent::PeerUp { peer, info } => self.peer_up(now, peer, info),
             NetworkEvent::PeerDown { peer, .. } => self.peer_down(now, peer),
             NetworkEvent::DialFailed { expected: Some(peer), closed, .. } => self.dial_failed(now, peer, closed),
+            // The peer manager's own reasons say nothing about the node.
+            NetworkEvent::Unmet { peer, .. } => self.unreachable_for_searches(now, peer),
             NetworkEvent::PeerStats { peer, rtt } => {
                 if let Some(state) = self.peers.get_mut(&peer) {
                     state.rtt = Some(rtt);

@@ -9,6 +9,21 @@
 //! ([`Want::Now`](peerage_core::Want::Now)), up to `max_peers` and a few guests, and ends them when they have not been wanted
 //! for a while. A wish that cannot be granted is answered ([`PeerEvent::Unmet`]).
 //!
+//! # What whoever runs it must do
+//! A [`Managed`](crate::proto::managed::Managed) stack does all of this.
+//!
+//! - Each [`Outlet::Dial`] ends in exactly one `LinkUp` or `DialFailed`, with the same socket address. One whose end nobody
+//!   tells is given up after a minute.
+//! - Each `LinkUp` is answered by exactly one [`Outlet::Admit`] or [`Outlet::Close`], and is followed by one `LinkDown`, also
+//!   if the manager closed it.
+//! - Messages, requests, responses, round trips and heartbeats of a peer are signs of life: they are told to
+//!   [`handle_network`](Protocol::handle_network), or to [`PeerManager::alive`] by whoever must pass them on.
+//! - [`PeerEvent::Remember`] and [`PeerEvent::Bans`] replace what was told before, and come back in the
+//!   [`PeerManagerConfig`] after a restart, with the same `book_key`. Before an orderly stop the manager is asked to tell the
+//!   book once more ([`PeerCommand::Remember`]).
+//! - Time begins at [`Timestamp::ZERO`] when it is made, and does not go back; the wall clock may.
+//!
+//! # Links
 //! | link state | meaning | next |
 //! |---|---|---|
 //! | dialling | an address is being tried for a peer | up, failed (backoff) |
@@ -28,11 +43,13 @@ mod slots;
 mod table;
 #[cfg(test)]
 mod tests;
+mod why_not;
 
 use core::{
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
+pub use peerage_core::Unmet;
 use peerage_core::{
     Action, CloseReason, Done, Fault, JobId, KeyedState, LinkId, LinkInfo, NetworkEvent, NoJob, NodeId, Now, Outlet,
     Protocol, Seed, SeededRng, Timers, Timestamp, UnixMillis,
@@ -44,10 +61,11 @@ pub use address::AddressPolicy;
 use book::Book;
 use conduct::Conduct;
 pub use conduct::{Ban, Subject};
-pub use config::{BookLine, KnownPeer, PeerCommand, PeerEvent, PeerLimits, PeerManagerConfig, Unmet};
+pub use config::{BookLine, KnownPeer, PeerCommand, PeerEvent, PeerLimits, PeerManagerConfig};
 use dialling::{Dial, Purpose};
 pub use lists::{Net, ParseRuleError, Rule};
 use remembering::{ANCHORS, LASTING};
+pub use why_not::WhyNot;
 
 /// One admitted peer, for whoever asks.
 #[derive(Clone, Debug)]
@@ -188,7 +206,7 @@ impl PeerManager {
         self.book.sizes()
     }
 
-    /// A peer gave a sign of life: to be called for each message, so that a copy of its key is told from its return.
+    /// A peer gave a sign of life: for whoever must pass its messages on. By it a copy of its key is told from its return.
     pub fn alive(&mut self, now: Now, peer: &NodeId) {
         if let Some(peer) = self.peers.get_mut(peer) {
             peer.heard = now.mono;
@@ -246,7 +264,11 @@ impl PeerManager {
         let hosts = [old.info.remote, new.remote].map(|addr| addr.ip().to_canonical());
         let on_one_machine = self.config.addresses == AddressPolicy::Loopback && hosts.iter().all(IpAddr::is_loopback);
         let by_both = old.info.outbound && now.mono.since(old.since) < SIMULTANEOUS;
-        !new.outbound && hosts[0] != hosts[1] && !on_one_machine && !by_both && now.mono.since(old.heard) < ALIVE
+        // Where the operator says that it is, or where we reached it, it is itself; whoever has a copy of its key came first.
+        let at_home = hosts.map(|host| self.book.is_at_home(&new.peer, host));
+        let returns_home = at_home == [false, true];
+        let alive = now.mono.since(old.heard) < ALIVE;
+        !new.outbound && hosts[0] != hosts[1] && !on_one_machine && !by_both && !returns_home && alive
     }
 
     /// Which of two connections to one peer stays. When both sides dialled at once, both must choose the same: the one
@@ -392,9 +414,14 @@ impl PeerManager {
                 if let Some(entry) = self.book.get_mut(&peer) {
                     entry.reserved = false;
                 }
+                self.review(now);
             }
             PeerCommand::Trust(peer, true) => drop(self.trusted.insert(peer)),
-            PeerCommand::Trust(peer, false) => drop(self.trusted.remove(&peer)),
+            PeerCommand::Trust(peer, false) => {
+                self.trusted.remove(&peer);
+                self.review(now);
+            }
+            PeerCommand::Remember => self.tell_remembered(now),
         }
     }
 
@@ -451,7 +478,10 @@ impl Protocol for PeerManager {
                     peer.rtt = Some(rtt);
                 }
             }
-            NetworkEvent::Heartbeat { peer, .. } => self.alive(now, &peer),
+            NetworkEvent::Message { peer, .. }
+            | NetworkEvent::Request { peer, .. }
+            | NetworkEvent::Response { peer, result: Ok(_), .. }
+            | NetworkEvent::Heartbeat { peer, .. } => self.alive(now, &peer),
             _ => {}
         }
     }

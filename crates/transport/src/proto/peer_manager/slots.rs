@@ -12,7 +12,6 @@ use peerage_core::{Action, CloseReason, LinkInfo, NodeId, Now};
 
 use super::{
     Peer, PeerEvent, PeerManager,
-    address::NetGroup,
     eviction::{Candidate, select},
 };
 
@@ -55,14 +54,7 @@ impl PeerManager {
     /// Sends the inbound peer away that is easiest to do without, of those that have been here for so long; false if there is
     /// none.
     fn evict(&mut self, now: Now, age: Duration) -> bool {
-        let candidate = |peer: &Peer| Candidate {
-            peer: peer.info.peer,
-            link: peer.link,
-            group: NetGroup::of(peer.info.remote, self.config.addresses),
-            since: peer.since,
-            rtt: peer.rtt,
-            useful: peer.useful,
-        };
+        let candidate = |peer: &Peer| Candidate::of(peer, self.config.addresses);
         let candidates = self.ordinary().filter(|peer| !peer.info.outbound).map(candidate).collect();
         let Some(peer) = select(candidates, self.config.inbound_places(), &self.order, now.mono, age) else {
             return false;

@@ -8,6 +8,7 @@
 
 mod attack;
 mod bound;
+mod crowd;
 mod hand;
 mod stage;
 mod victim;
@@ -25,6 +26,9 @@ const CHARGING: Plan = Plan { charging: true, open_port: false, blocks: false };
 /// The victim's part in every story; without one there is nothing to do.
 #[test]
 fn the_process_of_a_victim() {
+    if crowd::run() {
+        return;
+    }
     if let Some(plan) = victim::plan() {
         victim::run(&plan);
     }
@@ -56,4 +60,19 @@ fn without_charging_the_bound_is_broken() {
     let stories =
         [Story::stalled(Flood::Large, uncharged), Story::of(Flood::Answers, Plan { blocks: true, ..uncharged })];
     tell(&stories).iter().for_each(Figures::break_the_bound);
+}
+
+/// Fifty who read nothing, twenty who talk nonsense, twenty who send all they can: a hundred and ten others do not notice.
+#[test]
+fn of_two_hundred_peers_ninety_do_harm_and_nobody_else_loses_a_message() {
+    let told = crowd::tell(true);
+    told.nobody_honest_noticed();
+    told.stays_within_the_budget();
+}
+
+#[test]
+fn without_charging_the_same_crowd_passes_the_budget() {
+    let told = crowd::tell(false);
+    told.nobody_honest_noticed();
+    told.passes_the_budget();
 }

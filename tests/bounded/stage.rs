@@ -29,10 +29,15 @@ use crate::{
 };
 
 /// What waits longer fails: far beyond what any of it takes on a loaded machine.
-const PATIENCE: Duration = Duration::from_secs(300);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// One flood at a time: each needs the whole machine.
 static ALONE: LazyLock<Arc<Mutex<()>>> = LazyLock::new(Arc::default);
+
+/// The right to tell a story.
+pub(crate) fn alone() -> OwnedMutexGuard<()> {
+    Arc::clone(&ALONE).blocking_lock_owned()
+}
 
 /// What happens.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +59,7 @@ impl Story {
 }
 
 /// What the victim says about itself.
-type Report = BTreeMap<String, usize>;
+pub(crate) type Report = BTreeMap<String, usize>;
 
 /// How a story ended, in bytes.
 #[derive(Debug)]
@@ -76,7 +81,7 @@ pub(crate) fn tell(stories: &[Story]) -> Vec<Figures> {
         let told: Vec<_> = stories
             .iter()
             .map(|story| {
-                let alone = Arc::clone(&ALONE).blocking_lock_owned();
+                let alone = alone();
                 scope.spawn(move || {
                     let runtime = Runtime::new().expect("threads");
                     let told = async { tokio::time::timeout(PATIENCE, told(*story, alone)).await };
@@ -218,18 +223,23 @@ impl Figures {
 }
 
 /// The victim's process. It ends when its pipe does.
-struct Victim {
+pub(crate) struct Victim {
     child: Child,
     orders: ChildStdin,
     words: BufReader<ChildStdout>,
-    addr: SocketAddr,
+    pub(crate) addr: SocketAddr,
 }
 
 impl Victim {
     fn start(plan: Plan) -> Self {
+        Self::start_as(PLAN, plan)
+    }
+
+    /// A victim of the story that this variable of the environment names.
+    pub(crate) fn start_as(story: &str, plan: Plan) -> Self {
         let mut child = Command::new(env::current_exe().expect("a test runs from a file"))
             .args(["--exact", "the_process_of_a_victim", "--nocapture"])
-            .env(PLAN, plan.to_text())
+            .env(story, plan.to_text())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -256,7 +266,7 @@ impl Victim {
         writeln!(self.orders, "{what}").expect("the victim lives");
     }
 
-    fn report(&mut self) -> Report {
+    pub(crate) fn report(&mut self) -> Report {
         self.order("report");
         let word = self.word();
         let field = |text: &str| {
@@ -280,7 +290,7 @@ impl Victim {
     }
 
     /// Waits until its report is as it should be.
-    async fn until(&mut self, holds: impl Fn(&Report) -> bool) -> Report {
+    pub(crate) async fn until(&mut self, holds: impl Fn(&Report) -> bool) -> Report {
         loop {
             let report = self.report();
             if holds(&report) {

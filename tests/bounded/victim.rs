@@ -64,7 +64,7 @@ impl Plan {
         [self.charging, self.open_port, self.blocks].map(|flag| if flag { '1' } else { '0' }).iter().collect()
     }
 
-    fn from_text(text: &str) -> Self {
+    pub(crate) fn from_text(text: &str) -> Self {
         let flags: Vec<bool> = text.chars().map(|flag| flag == '1').collect();
         let [charging, open_port, blocks] = flags[..] else { panic!("no plan: {text}") };
         Self { charging, open_port, blocks }
@@ -135,13 +135,13 @@ pub(crate) fn run(plan: &str) {
     });
 }
 
-fn say(line: &str) {
+pub(crate) fn say(line: &str) {
     let mut out = io::stdout().lock();
     writeln!(out, "\n{MARK}{line}").and_then(|()| out.flush()).expect("the parent reads");
 }
 
 /// The parent's orders, until it closes the pipe or dies.
-fn lines() -> tokio::sync::mpsc::Receiver<String> {
+pub(crate) fn lines() -> tokio::sync::mpsc::Receiver<String> {
     let (sender, receiver) = tokio::sync::mpsc::channel(1);
     std::thread::spawn(move || {
         for line in io::stdin().lock().lines() {
@@ -263,7 +263,7 @@ fn report(handle: &Handle<NodeStack>, budget: &Budget, seen: &Seen) -> String {
 }
 
 /// A value of `/proc/self/status`, in bytes; 0 where there is no such file.
-fn status(name: &str) -> usize {
+pub(crate) fn status(name: &str) -> usize {
     let text = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix(name));
     line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<usize>().ok()).unwrap_or(0) << 10

@@ -2,6 +2,7 @@
 //! number is the one in the code, each citation names a section, each patch that breaks a rule of the protocol still fits.
 
 mod architecture;
+mod bounds;
 mod mutants;
 mod number;
 mod parameters;

@@ -11,8 +11,8 @@ mod victim;
 
 // The same stage: one story at a time, and what it made the counters count.
 #[allow(dead_code, reason = "shared with the stories of connections, which need more of it")]
-#[path = "../../crates/transport/tests/hostile/counters.rs"]
+#[path = "../../crates/transport/tests/sockets/counters.rs"]
 mod counters;
 #[allow(dead_code, reason = "shared with the stories of connections, which need more of it")]
-#[path = "../../crates/transport/tests/hostile/stage.rs"]
+#[path = "../../crates/transport/tests/sockets/stage.rs"]
 mod stage;

@@ -1,5 +1,6 @@
 """From a stream to messages between two identities: wire 2, 3, 5 and 6, and transport. We only ever initiate."""
 
+import hashlib
 import os
 import socket
 import time
@@ -16,8 +17,8 @@ from encoding import Identity, Reader, array, blob, fail, read_whole, require, s
 T = TypeVar("T")
 
 # wire 2: kinds of records and the most that each may carry.
-PREAMBLE, HANDSHAKE, REFUSE, DATA, CLOSE = 1, 2, 3, 4, 5
-LIMITS = {PREAMBLE: 37, HANDSHAKE: 4096, REFUSE: 1, DATA: 16384, CLOSE: 1}
+PREAMBLE, HANDSHAKE, REFUSE, DATA, CLOSE, RETRY = 1, 2, 3, 4, 5, 6
+LIMITS = {PREAMBLE: 37, HANDSHAKE: 4096, REFUSE: 1, DATA: 16384, CLOSE: 1, RETRY: 0}
 # wire 5: purposes and flags of frames.
 NOTIFICATION, REQUEST, RESPONSE = 0, 1, 2
 FIRST, LAST, BODY = 0x04, 0x08, 0x20
@@ -65,10 +66,18 @@ class Assembly(NamedTuple):
 
 
 class Connection:
-    """transport: one stream to one node, opened by us. Every wait ends at `deadline` (monotonic seconds)."""
+    """transport: one stream to one node, opened by us, by the key of its process if we know one (`dial_key`). Every wait
+    ends at `deadline` (monotonic seconds). Afterwards `dial_key` is the key that was proved, `retried` whether it was
+    another one than we knew."""
 
     def __init__(
-        self, address: tuple[str, int], network: Network, identity: Identity, expected: bytes, deadline: float
+        self,
+        address: tuple[str, int],
+        network: Network,
+        identity: Identity,
+        expected: bytes,
+        deadline: float,
+        dial_key: bytes | None = None,
     ) -> None:
         self.network, self.identity, self.deadline = network, identity, deadline
         self.stream = socket.create_connection(address, timeout=self.time_left())
@@ -80,7 +89,8 @@ class Connection:
         self.inbox: deque[Message] = deque()
         self.pongs: set[int] = set()
         self.next_id = 0
-        self.handshake(expected)
+        self.retried = False
+        self.handshake(expected, dial_key)
 
     def __enter__(self) -> "Connection":
         return self
@@ -118,41 +128,75 @@ class Connection:
         """wire 2."""
         return self.network.magic + bytes([1, 0]) + kind.to_bytes(2) + len(payload).to_bytes(4) + payload
 
-    def read_clear_record(self, start: bytes = b"") -> bytes:
-        """wire 2: the payload of a HANDSHAKE record; REFUSE is an error."""
+    def read_clear_record(self, awaited: tuple[int, ...] = (HANDSHAKE,), start: bytes = b"") -> tuple[int, bytes]:
+        """wire 2: kind and payload of a record of these kinds; REFUSE is an error."""
         header = start + self.read_exactly(12 - len(start))
         kind, length = int.from_bytes(header[6:8]), int.from_bytes(header[8:])
         require(header[:6] == self.network.magic + b"\x01\x00", f"another magic, version or flags: {header.hex()}")
-        require(kind in (HANDSHAKE, REFUSE) and length <= LIMITS[kind], f"a record of kind {kind}, {length} bytes")
+        require(kind in (*awaited, REFUSE) and length <= LIMITS[kind], f"a record of kind {kind}, {length} bytes")
         payload = self.read_exactly(length)
-        require(kind == HANDSHAKE, f"the node refused with reason {int.from_bytes(payload)} (wire 10)")
-        return payload
+        require(kind != REFUSE, f"the node refused with reason {int.from_bytes(payload)} (wire 10)")
+        return kind, payload
 
-    def handshake(self, expected: bytes) -> None:
-        """transport 2 and 3: PREAMBLE and message 1 at once, message 2, message 3."""
-        preamble = bytes([1, 1]) + self.network.id + bytes([1, 1, 0])
+    def handshake(self, expected: bytes, dial_key: bytes | None) -> None:
+        """transport 2 and 3: PREAMBLE and message 1 at once; IK by a key that we know, else XX."""
+        preamble = bytes([1, 1]) + self.network.id + bytes([1 if dial_key is None else 2, 1, 0])
         record = self.clear_record(PREAMBLE, preamble)
-        self.noise = NoiseConnection.from_name(b"Noise_XX_25519_ChaChaPoly_SHA256")
+        if dial_key is None:
+            self.handshake_xx(expected, b"peerage-v1" + record, record)
+        else:
+            self.handshake_ik(expected, record, dial_key)
+
+    def begin(self, name: bytes, prologue: bytes, dial_key: bytes | None = None) -> None:
+        """transport 3: what `Initialize()` leaves, with a static key that nobody has seen."""
+        self.noise = NoiseConnection.from_name(name)
         self.noise.set_as_initiator()
-        self.noise.set_prologue(b"peerage-v1" + record)
+        self.noise.set_prologue(prologue)
         self.noise.set_keypair_from_private_bytes(Keypair.STATIC, os.urandom(32))
+        if dial_key is not None:
+            self.noise.set_keypair_from_public_bytes(Keypair.REMOTE_STATIC, dial_key)
         self.noise.start_handshake()
+
+    def handshake_xx(self, expected: bytes, prologue: bytes, before: bytes = b"") -> None:
+        """transport 3: message 1 behind what comes before it, message 2, message 3."""
+        self.begin(b"Noise_XX_25519_ChaChaPoly_SHA256", prologue)
         state = self.noise.noise_protocol.handshake_state
-        static = state.s.public_bytes
-        self.stream.sendall(record + self.clear_record(HANDSHAKE, bytes(self.noise.write_message())))
+        self.stream.sendall(before + self.clear_record(HANDSHAKE, bytes(self.noise.write_message())))
         transcript = state.symmetric_state.get_handshake_hash()
-        try:
-            payload = self.noise.read_message(self.read_clear_record())
-        except (InvalidTag, ValueError):
-            fail("message 2 does not authenticate")
-        self.check_proof(bytes(payload), transcript, state.rs.public_bytes, expected)
-        proof = self.proof(state.symmetric_state.get_handshake_hash(), static)
+        self.read_proof(self.read_clear_record()[1], transcript, expected)
+        proof = self.proof(state.symmetric_state.get_handshake_hash(), state.s.public_bytes, version=1)
         self.stream.sendall(self.clear_record(HANDSHAKE, bytes(self.noise.write_message(proof))))
 
-    def proof(self, transcript: bytes, static: bytes) -> bytes:
-        """transport 4: the padded payload of message 3; we speak version 1, offer no features and accept no streams."""
+    def handshake_ik(self, expected: bytes, preamble: bytes, dial_key: bytes) -> None:
+        """transport 3 and 5.7 to 5.9: message 1 with our proof, message 2 and the first record; XX after RETRY."""
+        self.begin(b"Noise_IK_25519_ChaChaPoly_SHA256", b"peerage-v1" + preamble, dial_key)
+        state = self.noise.noise_protocol.handshake_state
+        proof = self.proof(state.symmetric_state.get_handshake_hash(), state.s.public_bytes, version=0)
+        first = self.clear_record(HANDSHAKE, bytes(self.noise.write_message(proof)))
+        self.stream.sendall(preamble + first)
+        transcript = state.symmetric_state.get_handshake_hash()
+        kind, payload = self.read_clear_record((HANDSHAKE, RETRY))
+        if kind == RETRY:
+            self.retried = True
+            both = hashlib.sha256(first + self.clear_record(RETRY, b"")).digest()
+            return self.handshake_xx(expected, b"peerage-v1" + preamble + both)
+        self.read_proof(payload, transcript, expected)
+        self.send(PING, varint(0) + blob(b""))
+
+    def read_proof(self, message: bytes, transcript: bytes, expected: bytes) -> None:
+        """transport 3 and 4: the message of the node, and the key that it proves."""
+        state = self.noise.noise_protocol.handshake_state
+        try:
+            payload = self.noise.read_message(message)
+        except (InvalidTag, ValueError):
+            fail("message 2 does not authenticate")
+        self.dial_key = state.rs.public_bytes
+        self.check_proof(bytes(payload), transcript, self.dial_key, expected)
+
+    def proof(self, transcript: bytes, static: bytes, version: int) -> bytes:
+        """transport 4: our padded payload; we offer no features and accept no streams."""
         signature = self.identity.key.sign(signed_bytes("peerage-noise-v1", b"\x00", transcript, static))
-        body = self.identity.id + signature + varint(1 << 56) + array([])
+        body = self.identity.id + signature + varint(version << 56) + array([])
         framed = len(body).to_bytes(2) + body
         return framed + bytes(-len(framed) % 256)
 
@@ -185,7 +229,7 @@ class Connection:
         """wire 3; transport 6: the frames of the next DATA record; CLOSE, and REFUSE by transport 5.3, are errors."""
         start = self.read_exactly(2)
         if self.received == 0 and start == self.network.magic[:2]:
-            self.read_clear_record(start)
+            self.read_clear_record(start=start)
             fail("a record in clear came under keys")
         length = int.from_bytes(start)
         require(17 <= length <= LIMITS[DATA] + 17, f"a sealed record of {length} bytes")

@@ -57,8 +57,10 @@ def run(arguments: argparse.Namespace) -> None:
     place = socket.create_server(("127.0.0.1", 0))  # the address of our record is ours, though nobody answers there
     topics = [BLOCK_TOPIC, TX_TOPIC]
 
-    def dial(address: tuple[str, int], identity: Identity, expected: bytes) -> Connection:
-        return Connection(address, network, identity, expected, deadline)
+    def dial(
+        address: tuple[str, int], identity: Identity, expected: bytes, dial_key: bytes | None = None
+    ) -> Connection:
+        return Connection(address, network, identity, expected, deadline, dial_key)
 
     with dial(arguments.connect, me, node) as peer:
         say(f"connected to {arguments.connect[0]}:{arguments.connect[1]}, network {genesis.network.hex()}")
@@ -74,10 +76,18 @@ def run(arguments: argparse.Namespace) -> None:
         nodes = look_up(peer, other)
         with dial(nodes[other].addresses[0], guest, other) as found:
             found.ping()
-        with dial(arguments.connect, witness, node) as second:
+            other_key = found.dial_key
+        with dial(arguments.connect, witness, node, peer.dial_key) as second:
+            require(not second.retried and second.dial_key == peer.dial_key, "the node does not know its own key")
             named = find(second, me.id).get(me.id)
             require(named is not None and named.addresses == [place.getsockname()], "others do not find us")
         say(f"looked up {len(nodes)} nodes, dialled {other.hex()} where it was found; others find us")
+
+        # transport 5.8: a key of another process, as if the node had restarted since.
+        with dial(arguments.connect, guest, node, other_key) as again:
+            again.ping()
+            require(again.retried and again.dial_key == peer.dial_key, "another key did not lead to RETRY")
+        say("dialled by its key (IK), and by a key that it does not have (RETRY, then XX)")
 
         peer.send(SUBSCRIBE, array([blob(topic.encode()) for topic in topics]))
         peer.send(HEAD, head_payload(0, genesis.block_zero()))

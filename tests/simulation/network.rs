@@ -161,12 +161,14 @@ impl Network {
                 match event {
                     ManagedEvent::Peers(PeerEvent::Remember(peers)) => self.remembered[node] = peers,
                     ManagedEvent::Peers(PeerEvent::Bans(bans)) => panic!("node {node} bans correct nodes: {bans:?}"),
-                    // What a fault costs is in the bans above.
                     ManagedEvent::Peers(PeerEvent::TwoHosts { peer, .. }) => panic!("{peer} has one host"),
+                    // What a fault costs is in the bans above.
                     ManagedEvent::Peers(
                         PeerEvent::Fault { .. }
                         | PeerEvent::Evicted { .. }
                         | PeerEvent::Unmet { .. }
+                        | PeerEvent::Banned { .. }
+                        | PeerEvent::Unbanned { .. }
                         | PeerEvent::ReservedUndialled { .. },
                     )
                     | ManagedEvent::Upper(OverlayEvent::Discovery(_)) => {}

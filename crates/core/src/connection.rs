@@ -4,7 +4,10 @@ use bytes::Bytes;
 use core::{net::SocketAddr, time::Duration};
 use std::sync::Arc;
 
-use crate::{Charge, Class, CloseReason, Closed, Message, NodeId, Now, RequestError, Timestamp, budget::Owed};
+use crate::{
+    Account, Charge, Class, CloseReason, Closed, Command, DropReason, Message, NodeId, Now, RequestError, Timestamp,
+    budget::Owed,
+};
 
 /// The X25519 public key of a peer's process, proved by a handshake with it: who knows it may dial that process with one
 /// round trip less. It dies with the process, so it may be out of date at any time, which costs that round trip again.
@@ -69,6 +72,16 @@ pub enum ConnectionCommand {
     },
     /// Carry these bytes in every heartbeat from now on; 64 at most.
     Heartbeat(Bytes),
+    /// Charge what arrives from now on to this account, as soon as it has its [seat](crate::Budget::seat) in the budget.
+    Account(Account),
+    /// Drop messages that wait to be sent, those of the lowest class first, until so many bytes that are owed are free; never
+    /// one of which something is sent. A request among them fails with [`DropReason::Shed`](crate::DropReason::Shed).
+    Shed {
+        /// How many at least.
+        bytes: usize,
+    },
+    /// Whether to take bytes at all.
+    Listen(bool),
     /// Say why and end.
     Close(CloseReason),
 }
@@ -105,6 +118,8 @@ pub enum ConnectionEvent {
     Rtt(Duration),
     /// The other side's heartbeat carried these bytes.
     Heartbeat(Bytes),
+    /// The budget refuses what arrives (`true`), or takes it again.
+    Waits(bool),
     /// Messages of a class were skipped, because nobody knows their command or waits for them: counted, not punished.
     Skipped {
         /// How many in a row whose command nobody knows; responses that nobody waits for are none of these.
@@ -114,6 +129,15 @@ pub enum ConnectionEvent {
         /// What they cost their sender's credit, to be given back as [`ConnectionCommand::Consumed`] like that of any other
         /// message: this work is no more free than other work.
         bytes: usize,
+    },
+    /// Messages of a kind were taken and will never be sent.
+    Unsent {
+        /// Which kind of message.
+        command: Command,
+        /// Why: `Superseded` (a request whose time was over first), `Shed` (memory was short), `ConnectionLost`.
+        reason: DropReason,
+        /// How many.
+        count: u64,
     },
     /// The connection is over; nothing follows. What it still has to transmit should be written first.
     Closed(Closed),
@@ -135,12 +159,12 @@ pub trait Connection {
     fn handle_timeout(&mut self, now: Now);
     /// Appends what must be written next to `buf` and says whether anything was appended. It fills at most `limit` bytes
     /// beyond what one record needs, and picks what is most urgent at this very moment: so ask only when the socket can
-    /// take it.
+    /// take it. Fewer than `limit` bytes are all that there is at this moment.
     fn poll_transmit(&mut self, now: Now, buf: &mut Vec<u8>, limit: usize) -> bool;
     /// What happened, in order; `None` when there is nothing more.
     fn poll_event(&mut self) -> Option<ConnectionEvent>;
     /// When to call `handle_timeout`, if at all.
     fn next_timeout(&self) -> Option<Timestamp>;
-    /// Whether the socket should be read. False while the budget refuses what would arrive.
+    /// Whether the socket should be read. False while the budget refuses what would arrive, or nobody wants to listen.
     fn wants_bytes(&self) -> bool;
 }

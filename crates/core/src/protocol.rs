@@ -1,12 +1,16 @@
 //! The contract of every protocol of the stack.
 
 use bytes::Bytes;
-use core::{fmt, net::SocketAddr, time::Duration};
+use core::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use crate::connection::{DialKey, LinkInfo};
 use crate::{
-    Charge, CloseReason, Closed, Command, DropReason, Fault, Job, JobId, Message, NodeId, Now, RequestError, Timestamp,
-    Unmet,
+    Charge, CloseReason, Closed, Command, DropReason, Fault, Job, JobId, Message, NodeId, Now, Pressure, RequestError,
+    Timestamp, Unmet,
 };
 
 /// One connection, for as long as it lasts. Numbers are never reused within a process.
@@ -89,6 +93,14 @@ pub enum NetworkEvent {
         /// Why not.
         why: Unmet,
     },
+    /// A stream that somebody opened was closed unread, for its address alone. Only the peer manager hears this; it has nothing
+    /// to decide any more.
+    TurnedAway {
+        /// From where it came.
+        remote: SocketAddr,
+        /// Why; nobody was told.
+        reason: CloseReason,
+    },
     /// A peer is connected and admitted.
     PeerUp {
         /// Who.
@@ -134,7 +146,7 @@ pub enum NetworkEvent {
         /// The answer, or why there is none.
         result: Result<(Message, Charge), RequestError>,
     },
-    /// A message to this peer was dropped before it was sent.
+    /// A message to this peer was dropped before it was sent, or several of a kind in a row.
     Shed {
         /// To whom it was addressed.
         peer: NodeId,
@@ -163,6 +175,9 @@ pub enum NetworkEvent {
         /// What its stack put there.
         data: Bytes,
     },
+    /// Memory is short, or was. Only the peer manager hears this, and answers with [`Outlet::Shed`], [`Outlet::Stop`],
+    /// [`Outlet::Resume`] or [`Outlet::Close`].
+    Pressure(Box<Pressure>),
 }
 
 impl NetworkEvent {
@@ -176,12 +191,14 @@ impl NetworkEvent {
                 Self::DialFailed { addr: *addr, expected: *expected, closed: *closed }
             }
             Self::Unmet { peer, why } => Self::Unmet { peer: *peer, why: *why },
+            Self::TurnedAway { remote, reason } => Self::TurnedAway { remote: *remote, reason: *reason },
             Self::PeerUp { peer, info } => Self::PeerUp { peer: *peer, info: info.clone() },
             Self::PeerDown { peer, closed } => Self::PeerDown { peer: *peer, closed: *closed },
             Self::Shed { peer, command, reason } => Self::Shed { peer: *peer, command: *command, reason: *reason },
             Self::Writable { peer } => Self::Writable { peer: *peer },
             Self::PeerStats { peer, rtt } => Self::PeerStats { peer: *peer, rtt: *rtt },
             Self::Heartbeat { peer, data } => Self::Heartbeat { peer: *peer, data: data.clone() },
+            Self::Pressure(pressure) => Self::Pressure(pressure.clone()),
         })
     }
 
@@ -296,6 +313,30 @@ pub enum Outlet {
         /// Why; the other side is told.
         reason: CloseReason,
     },
+    /// Drop messages that wait for a peer, those of the lowest class first, until so many bytes are free. Never one that has
+    /// begun to go out. Each is told as [`NetworkEvent::Shed`], a request as one that failed.
+    Shed {
+        /// The connection on which they wait.
+        link: LinkId,
+        /// How many bytes to free at least, as they are owed.
+        bytes: usize,
+    },
+    /// Read nothing more from a connection for now.
+    Stop(LinkId),
+    /// Read again.
+    Resume(LinkId),
+    /// From now on, who may open a stream at all, whoever it turns out to be.
+    Doors(Doors),
+}
+
+/// Which addresses may open a stream: whom these keep out is turned away unread, with [`CloseReason::Denied`]. A range is its
+/// first address and how many bits of it count; an IPv4 address never lies in a range of IPv6, nor the other way round.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Doors {
+    /// Nobody from these ranges.
+    pub shut: Vec<(IpAddr, u8)>,
+    /// If there is a list, nobody but from these ranges.
+    pub open: Option<Vec<(IpAddr, u8)>>,
 }
 
 /// The result of a job.

@@ -1,8 +1,8 @@
 //! Dice from one seed, and secrets from elsewhere.
 
+use chacha20::ChaCha12Rng;
 use core::{convert::Infallible, fmt, hash::BuildHasher};
 use getrandom::SysRng;
-use rand_chacha::ChaCha12Rng;
 use rand_core::{CryptoRng, Rng, SeedableRng, TryCryptoRng, TryRng, UnwrapErr};
 use sha2::{Digest, Sha256};
 use siphasher::sip::SipHasher13;

@@ -130,6 +130,8 @@ reasons! {
         TooSlow = 36, "too_slow";
         /// The operator's lists keep the peer out.
         Denied = 37, "denied";
+        /// Memory for incomplete messages is exhausted, and the peer held more of it than any other.
+        Hoarding = 44, "hoarding";
     }
 }
 
@@ -178,6 +180,8 @@ reasons! {
         Unrequested = 7, "unrequested";
         /// A cancelled or overtaken message.
         Superseded = 8, "superseded";
+        /// Memory was short, and the recipient owed more than any other.
+        Shed = 9, "shed";
     }
 }
 

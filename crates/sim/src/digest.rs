@@ -56,7 +56,7 @@ impl EventHash {
                 self.closed(*closed);
             }
             NetworkEvent::Unmet { peer, why } => {
-                self.peer(at, node, 12, peer);
+                self.peer(at, node, 14, peer);
                 self.0.update(why.label());
             }
             NetworkEvent::PeerUp { info, .. } => {
@@ -100,6 +100,15 @@ impl EventHash {
             NetworkEvent::Heartbeat { peer, data } => {
                 self.peer(at, node, 11, peer);
                 self.bytes(data);
+            }
+            // Streams are none of the simulator's business: nobody here is turned away for an address.
+            NetworkEvent::TurnedAway { reason, .. } => self.begin(at, node, 12, u64::from(reason.code())),
+            NetworkEvent::Pressure(pressure) => {
+                for debtor in &pressure.debtors {
+                    self.peer(at, node, 13, &debtor.peer);
+                    self.0.update((debtor.owed as u64).to_be_bytes());
+                    self.0.update((debtor.inbox as u64).to_be_bytes());
+                }
             }
         }
     }

@@ -5,6 +5,7 @@ mod digest;
 mod link;
 mod network;
 mod node;
+mod pressure;
 mod queue;
 mod sim;
 mod work;

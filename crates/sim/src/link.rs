@@ -65,6 +65,8 @@ pub(crate) struct End {
     pub(crate) shed: bool,
     /// The other end does not take more for now.
     pub(crate) paused: bool,
+    /// This end takes nothing for now, because memory is short.
+    pub(crate) stopped: bool,
     /// The path is still taken by the last fragment.
     pub(crate) busy: bool,
     /// When the last thing that this end sent arrives: nothing overtakes it.
@@ -99,6 +101,7 @@ impl End {
             account: peerage_core::Budget::account(limit),
             shed: false,
             paused: false,
+            stopped: false,
             busy: false,
             last_arrival: Timestamp::ZERO,
             waiting: VecDeque::new(),
@@ -124,6 +127,21 @@ impl End {
         first.left -= bytes;
         let complete = if first.left == 0 { queue.pop_front().map(|outgoing| outgoing.wire) } else { None };
         Some(Fragment { bytes, complete, more: !queue.is_empty() })
+    }
+
+    /// Drops what waits, the lowest class first and of that the newest, until so many bytes are free; nothing of which a part
+    /// was sent.
+    pub(crate) fn shed(&mut self, bytes: usize) -> Vec<Wire> {
+        let (mut dropped, mut freed) = (Vec::new(), 0);
+        for class in Class::ALL.into_iter().rev() {
+            while freed < bytes
+                && let Some(last) = self.queue[class].pop_back_if(|last| last.left == last._owed.bytes())
+            {
+                freed += last.left;
+                dropped.push(last.wire);
+            }
+        }
+        dropped
     }
 
     /// Whether the end may be told that there is room again: half of the queue is free.

@@ -97,7 +97,7 @@ impl<P: Protocol> Sim<P> {
         self.links.get(&link::key(id)).map(|link| &link.ends[link::side(id)]).filter(|end| end.open)
     }
 
-    fn end_mut(&mut self, id: LinkId) -> Option<&mut End> {
+    pub(crate) fn end_mut(&mut self, id: LinkId) -> Option<&mut End> {
         self.links.get_mut(&link::key(id)).map(|link| &mut link.ends[link::side(id)]).filter(|end| end.open)
     }
 
@@ -112,10 +112,19 @@ impl<P: Protocol> Sim<P> {
         match outlet {
             Outlet::Dial { addr, expected, .. } => self.dial(node, addr, expected),
             // A link of which the protocol does not know yet that it is gone.
-            Outlet::Admit(id) | Outlet::Close { link: id, .. }
+            Outlet::Admit(id)
+            | Outlet::Close { link: id, .. }
+            | Outlet::Shed { link: id, .. }
+            | Outlet::Stop(id)
+            | Outlet::Resume(id)
                 if self.end_of(id).is_none_or(|end| end.node != node) => {}
             Outlet::Admit(id) => self.admit(node, id),
             Outlet::Close { link, reason } => self.close(link, reason),
+            // Whoever is kept out by its address is turned away by the peer manager, after the handshake instead of before.
+            Outlet::Doors(_) => {}
+            Outlet::Shed { link, bytes } => self.shed_waiting(link, bytes),
+            Outlet::Stop(link) => self.listen_to(link, false),
+            Outlet::Resume(link) => self.listen_to(link, true),
         }
     }
 
@@ -191,7 +200,8 @@ impl<P: Protocol> Sim<P> {
     fn admit(&mut self, node: usize, id: LinkId) {
         let Some(end) = self.end_mut(id).filter(|end| !end.admitted) else { return };
         end.admitted = true;
-        let info = end.info.clone();
+        let (info, account) = (end.info.clone(), end.account.clone());
+        self.nodes[node].budget.seat(&account);
         let links = self.nodes[node].peers.entry(info.peer).or_default();
         links.push(id);
         if links.len() == 1 {
@@ -271,7 +281,8 @@ impl<P: Protocol> Sim<P> {
     pub(crate) fn notify(&mut self, node: usize, to: &[NodeId], message: Message) {
         let resident = self.resident(node, &message);
         for peer in to {
-            let posted = resident.clone().and_then(|resident| {
+            let resident = resident.clone().or_else(|reason| self.floor_of_recipient(node, *peer, &message, reason));
+            let posted = resident.and_then(|resident| {
                 self.post(node, *peer, message.command.class(), resident, Wire::Notify(message.clone()))
             });
             if let Err(reason) = posted {
@@ -287,6 +298,7 @@ impl<P: Protocol> Sim<P> {
         let class = message.command.class();
         let posted = self
             .resident(node, &message)
+            .or_else(|reason| self.floor_of_recipient(node, to, &message, reason))
             .and_then(|resident| self.post(node, to, class, resident, Wire::Request { id: number, message }));
         match posted {
             Ok(link) => {
@@ -310,6 +322,7 @@ impl<P: Protocol> Sim<P> {
         let wire = Wire::Response { id: wire_id, message: message.clone() };
         let posted = self
             .resident(node, &message)
+            .or_else(|reason| self.floor_of_recipient(node, to, &message, reason))
             .and_then(|resident| self.post_on(link, message.command.class(), resident, wire));
         if let Err(reason) = posted {
             self.shed(node, to, &message, reason);
@@ -322,6 +335,20 @@ impl<P: Protocol> Sim<P> {
         }
         let charge = self.nodes[node].budget.charge(Pool::Outbound, message.len());
         charge.map(Arc::new).map_err(|_| DropReason::OverBudget)
+    }
+
+    /// Pays for a message out of its recipient's floor, when nothing is left that all share.
+    fn floor_of_recipient(
+        &self,
+        node: usize,
+        peer: NodeId,
+        message: &Message,
+        reason: DropReason,
+    ) -> Result<Arc<peerage_core::Charge>, DropReason> {
+        let this = &self.nodes[node];
+        let end = this.link_to(&peer).filter(|_| reason == DropReason::OverBudget).and_then(|link| self.end_of(link));
+        let charge = end.map(|end| this.budget.charge_for(&end.account, Pool::Outbound, message.len()));
+        charge.ok_or(reason)?.map(Arc::new).map_err(|_| reason)
     }
 
     fn post(
@@ -352,7 +379,7 @@ impl<P: Protocol> Sim<P> {
         Ok(id)
     }
 
-    fn shed(&mut self, node: usize, peer: NodeId, message: &Message, reason: DropReason) {
+    pub(crate) fn shed(&mut self, node: usize, peer: NodeId, message: &Message, reason: DropReason) {
         self.mark_shed(node, peer, reason);
         self.nodes[node].traffic.shed += 1;
         self.give(node, NetworkEvent::Shed { peer, command: message.command, reason });
@@ -360,7 +387,7 @@ impl<P: Protocol> Sim<P> {
 
     /// Remembers to say `Writable`. An empty queue frees nothing that would remind us, hence the event.
     fn mark_shed(&mut self, node: usize, peer: NodeId, reason: DropReason) {
-        if !matches!(reason, DropReason::PeerOverLimit | DropReason::OverBudget) {
+        if !matches!(reason, DropReason::PeerOverLimit | DropReason::OverBudget | DropReason::Shed) {
             return; // waiting would not help
         }
         let Some(link) = self.nodes[node].link_to(&peer) else { return };
@@ -475,7 +502,7 @@ impl<P: Protocol> Sim<P> {
 
     /// Takes what arrived at an end, as far as the partition, the admission and the ledger allow. What must wait holds
     /// back the sender, as an unread socket would.
-    fn take_waiting(&mut self, id: LinkId) {
+    pub(crate) fn take_waiting(&mut self, id: LinkId) {
         let (key, side) = (link::key(id), link::side(id));
         let blocked = loop {
             let Some(link) = self.links.get_mut(&key).filter(|link| link.ends[side].open) else { return };
@@ -485,13 +512,15 @@ impl<P: Protocol> Sim<P> {
                 return self.end(id, closed);
             }
             let Some(wire) = end.waiting.front() else { break false };
-            if cut || !end.admitted {
+            if cut || !end.admitted || end.stopped {
                 break true;
             }
-            let Ok(charge) = self.nodes[end.node].budget.charge(Pool::Inbox, wire.len()) else {
+            let node = end.node;
+            let Ok(charge) = self.nodes[node].budget.charge_for(&end.account, Pool::Inbox, wire.len()) else {
                 if !core::mem::replace(&mut end.retrying, true) {
                     self.queue.push(self.now.mono + RETRY, Event::Retry { end: id });
                 }
+                self.watch_memory(node);
                 break true;
             };
             if let Some(wire) = end.waiting.pop_front() {
@@ -545,7 +574,7 @@ impl<P: Protocol> Sim<P> {
         self.fail(node, peer, open, RequestError::Timeout);
     }
 
-    fn fail(&mut self, node: usize, peer: NodeId, open: OpenRequest, error: RequestError) {
+    pub(crate) fn fail(&mut self, node: usize, peer: NodeId, open: OpenRequest, error: RequestError) {
         let OpenRequest { id, command } = open;
         self.give(node, NetworkEvent::Response { peer, id, command, result: Err(error) });
     }

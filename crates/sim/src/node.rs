@@ -7,6 +7,8 @@ use peerage_core::{
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use crate::pressure::Memory;
+
 /// What a job of the storage lane works on.
 pub type Resource<P> = <<P as Protocol>::Storage as Job>::Resource;
 
@@ -97,6 +99,7 @@ pub(crate) struct Node<P: Protocol> {
     pub(crate) life: u32,
     pub(crate) wake: Option<Timestamp>,
     pub(crate) dirty: bool,
+    pub(crate) memory: Memory,
     /// Admitted links of each peer, oldest first.
     pub(crate) peers: BTreeMap<NodeId, Vec<LinkId>>,
     pub(crate) links: BTreeSet<LinkId>,
@@ -128,6 +131,7 @@ impl<P: Protocol> Node<P> {
             life: 0,
             wake: None,
             dirty: false,
+            memory: Memory::default(),
             peers: BTreeMap::new(),
             links: BTreeSet::new(),
             heartbeat: None,

@@ -34,6 +34,7 @@ pub(crate) enum Event<P: Protocol> {
     PathFree { end: LinkId },
     Arrive { end: LinkId, wire: Wire },
     Retry { end: LinkId },
+    Memory { node: usize },
     Relief { end: LinkId },
     RequestTimeout { end: LinkId, id: u64 },
     Heartbeat { end: LinkId },
@@ -303,6 +304,7 @@ impl<P: Protocol> Sim<P> {
             Event::Arrive { end, wire } => self.arrive(end, wire),
             Event::Retry { end } => self.retry(end),
             Event::Relief { end } => self.relieve(end),
+            Event::Memory { node } => self.look_at_memory(node),
             Event::RequestTimeout { end, id } => self.request_timeout(end, id),
             Event::Heartbeat { end } => self.heartbeat(end),
             Event::Silent { link, cut } => self.silent(link, cut),
@@ -377,6 +379,7 @@ impl<P: Protocol> Sim<P> {
             }
         }
         self.outputs = outputs;
+        self.watch_memory(node);
         let (now, this) = (self.now.mono, &mut self.nodes[node]);
         if progress == Progress::More {
             self.touch(node);

@@ -1,7 +1,7 @@
 //! Messages longer than a record: cut on one side, put together on the other.
 
 use bytes::Bytes;
-use peerage_core::{Budget, Charge, Command, Message, PerClass, Pool};
+use peerage_core::{Account, Budget, Charge, Command, Message, OverBudget, PerClass, Pool};
 use std::sync::Arc;
 
 use crate::{
@@ -160,13 +160,19 @@ impl Part {
 pub struct Reassembler {
     limits: Arc<Limits>,
     budget: Budget,
+    account: Option<Account>,
     partial: PerClass<Option<Partial>>,
 }
 
 impl Reassembler {
     /// A reassembler for the beginning of a connection.
     pub fn new(limits: Arc<Limits>, budget: Budget) -> Self {
-        Self { limits, budget, partial: PerClass::from_fn(|_| None) }
+        Self { limits, budget, account: None, partial: PerClass::from_fn(|_| None) }
+    }
+
+    /// What begins from now on is charged to a peer's account, once that has its seat in the same budget.
+    pub fn charge_to(&mut self, account: Account) {
+        self.account = Some(account);
     }
 
     /// Bytes that incomplete messages hold now, overhead included.
@@ -190,14 +196,14 @@ impl Reassembler {
             (Frame::Whole { envelope, head, body, .. }, None) => {
                 let len = frame.content_len();
                 within(command, len, &self.limits)?;
-                let charge = self.budget.charge(Pool::Inbox, len + MESSAGE_OVERHEAD)?;
+                let charge = charge(&self.budget, self.account.as_ref(), Pool::Inbox, len + MESSAGE_OVERHEAD)?;
                 let (head, body) = (Bytes::copy_from_slice(head), body.map(Bytes::copy_from_slice));
                 Ok(Some(Incoming { envelope, message: Message { command, head, body }, charge }))
             }
             (Frame::First { envelope, head_len, body_len, piece, .. }, slot @ None) => {
                 let total = head_len.saturating_add(body_len.unwrap_or(0));
                 within(command, total, &self.limits)?;
-                let charge = self.budget.charge(Pool::Reassembly, MESSAGE_OVERHEAD)?;
+                let charge = charge(&self.budget, self.account.as_ref(), Pool::Reassembly, MESSAGE_OVERHEAD)?;
                 let (head, body) = (Part::new(head_len), body_len.map(Part::new));
                 let mut partial = Partial { command, envelope, head, body, charge };
                 extend(&mut partial, piece, false)?;
@@ -214,6 +220,13 @@ impl Reassembler {
                 Ok(if last { slot.take().map(complete) } else { None })
             }
         }
+    }
+}
+
+fn charge(budget: &Budget, account: Option<&Account>, pool: Pool, bytes: usize) -> Result<Charge, OverBudget> {
+    match account {
+        Some(account) => budget.charge_for(account, pool, bytes),
+        None => budget.charge(pool, bytes),
     }
 }
 

@@ -14,7 +14,7 @@ mod write;
 use read::{ReadError, Reader};
 use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
-use write::{Compare, Writer};
+use write::{Compare, Count, Writer};
 
 /// A payload that is not the canonical encoding of a value. Always the fault of whoever sent it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -47,12 +47,22 @@ pub enum PayloadError {
 /// If the type cannot be written in this format at all: a sequence of unknown length, or a `Serialize` that fails by
 /// itself. Both are mistakes in the type, seen in its first test; no value that came from outside can cause them.
 pub fn to_bytes<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
-    let mut writer = Writer::new(Vec::new());
-    value.serialize(&mut writer).expect("a payload type has a known length and no failing parts");
-    // As long as it is, so that who keeps it keeps no more than its length.
-    writer.sink.shrink_to_fit();
+    const SUITABLE: &str = "a payload type has a known length and no failing parts";
+    // Counted first, which costs less than to grow, and who keeps the bytes keeps no more than their length.
+    let mut counter = Writer::new(Count(0));
+    value.serialize(&mut counter).expect(SUITABLE);
+    let mut writer = Writer::new(Vec::with_capacity(counter.sink.0));
+    value.serialize(&mut writer).expect(SUITABLE);
     writer.sink
 }
+
+/// A payload type of which reading alone proves the form, so that nothing need be written again for it.
+///
+/// That is so if it writes exactly what it read, part by part: derived or equivalent `Serialize` and `Deserialize`, no field
+/// skipped, given by default or changed on the way, no set and no map (whose order only writing tells), and all parts alike.
+/// Numbers, lengths and variants have one form each by the reader's own rule. It is a promise about the type: builds with
+/// debug assertions hold each value against it.
+pub trait Exact: DeserializeOwned + Serialize {}
 
 /// The value of which `bytes` are the canonical encoding.
 ///
@@ -65,6 +75,22 @@ pub fn to_bytes<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
 /// # Errors
 /// [`PayloadError`], one variant for each rule; the sender is at fault.
 pub fn from_bytes<T: DeserializeOwned + Serialize>(bytes: &[u8], max_len: usize) -> Result<T, PayloadError> {
+    let value = read(bytes, max_len)?;
+    // Numbers were checked as they were read. Whether a set is sorted, or a type writes what it reads, only writing tells.
+    if is_written_as(&value, bytes) { Ok(value) } else { Err(PayloadError::NotCanonical) }
+}
+
+/// As [`from_bytes`], for types whose form is proved by reading them: no second pass.
+///
+/// # Errors
+/// As there.
+pub fn from_exact_bytes<T: Exact>(bytes: &[u8], max_len: usize) -> Result<T, PayloadError> {
+    let value = read(bytes, max_len)?;
+    debug_assert!(is_written_as(&value, bytes), "the type writes something else than it reads: it is not exact");
+    Ok(value)
+}
+
+fn read<T: DeserializeOwned>(bytes: &[u8], max_len: usize) -> Result<T, PayloadError> {
     if bytes.len() > max_len {
         return Err(PayloadError::TooLong { len: bytes.len(), limit: max_len });
     }
@@ -73,15 +99,12 @@ pub fn from_bytes<T: DeserializeOwned + Serialize>(bytes: &[u8], max_len: usize)
         ReadError::Malformed => PayloadError::Malformed,
         ReadError::NotCanonical => PayloadError::NotCanonical,
     })?;
-    if !reader.0.is_empty() {
-        return Err(PayloadError::TrailingBytes { extra: reader.0.len() });
-    }
-    // Numbers were checked as they were read. Whether a set is sorted, or a type writes what it reads, only writing tells.
+    if reader.0.is_empty() { Ok(value) } else { Err(PayloadError::TrailingBytes { extra: reader.0.len() }) }
+}
+
+fn is_written_as<T: Serialize>(value: &T, bytes: &[u8]) -> bool {
     let mut written = Writer::new(Compare(bytes));
-    match value.serialize(&mut written) {
-        Ok(()) if written.sink.0.is_empty() => Ok(value),
-        _ => Err(PayloadError::NotCanonical),
-    }
+    value.serialize(&mut written).is_ok() && written.sink.0.is_empty()
 }
 
 #[cfg(test)]
@@ -125,6 +148,25 @@ mod tests {
         assert_eq!(from_bytes::<char>(&[2, b'a', b'b'], 9), Err(PayloadError::Malformed), "two for one");
         assert_eq!(from_bytes::<u16>(&[0xff, 0xff, 7], 9), Err(PayloadError::Malformed), "beyond 16 bits");
         assert_eq!(from_bytes::<u64>(&[0xff; 11], 99), Err(PayloadError::Malformed), "a varint that never ends");
+    }
+
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    struct Kinds(Vec<Kind>);
+
+    impl Exact for Kinds {}
+
+    /// Reads sets in any order, and writes them sorted.
+    #[derive(Debug, Serialize, Deserialize)]
+    struct Sloppy(BTreeSet<u8>);
+
+    impl Exact for Sloppy {}
+
+    #[test]
+    #[cfg(debug_assertions)]
+    #[should_panic(expected = "it is not exact")]
+    fn a_type_that_is_not_as_exact_as_it_says_is_found_out() {
+        assert!(from_exact_bytes::<Sloppy>(&[2, 4, 9], 9).is_ok(), "this one is sorted");
+        let _found_out = from_exact_bytes::<Sloppy>(&[2, 9, 4], 9);
     }
 
     /// Takes what a vector would reserve room for instead of the elements.
@@ -266,6 +308,22 @@ mod tests {
         fn whatever_is_accepted_is_what_the_encoder_writes(bytes in prop::collection::vec(any::<u8>(), 0..24)) {
             if let Ok(answer) = from_bytes::<Answer>(&bytes, bytes.len()) {
                 prop_assert_eq!(to_bytes(&answer), bytes);
+            }
+        }
+
+        #[test]
+        fn an_exact_type_is_taken_in_the_same_forms_with_and_without_writing_it_again(
+            bytes in prop::collection::vec(0_u8..6, 0..40),
+            kinds in prop::collection::vec(kinds(), 0..4).prop_map(Kinds),
+            flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+        ) {
+            let mut mutated = to_bytes(&kinds);
+            for (at, byte) in flips {
+                let at = at.index(mutated.len());
+                mutated[at] = byte;
+            }
+            for bytes in [bytes, mutated] {
+                prop_assert_eq!(from_exact_bytes::<Kinds>(&bytes, 99), from_bytes::<Kinds>(&bytes, 99));
             }
         }
 

@@ -107,7 +107,7 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
         TcpFabric::bind(config.listen()).await.map_err(|reason| RunError::Listen { addr: config.listen(), reason })?;
     let listen = fabric.local_addr();
     let files = PeerFiles::new(dir.path());
-    let budget = Budget::with_shares(config.budget_bytes());
+    let budget = Budget::with_floors(config.budget_bytes(), config.max_peers());
     let mut rng = SecretRng::from_os();
     let book = files.load_book();
     let book_key = book.key.unwrap_or_else(|| rng.bytes32());
@@ -152,8 +152,8 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
                 tracing::debug!(%peer, %fault, "fault");
                 metrics::counter!("peerage_faults_total", "fault" => fault.label()).increment(1);
             }
-            ManagedEvent::Peers(PeerEvent::Evicted { peer }) => {
-                tracing::debug!(%peer, "evicted");
+            ManagedEvent::Peers(PeerEvent::Evicted { peer, by }) => {
+                tracing::debug!(%peer, ?by, "evicted");
                 metrics::counter!("peerage_evictions_total").increment(1);
             }
             ManagedEvent::Peers(PeerEvent::Unmet { peer, why }) => {
@@ -248,6 +248,8 @@ impl Remembered {
             PeerEvent::Remember(lines) => self.book = Some(lines),
             PeerEvent::Bans(bans) => self.bans = Some(bans),
             PeerEvent::Fault { .. }
+            | PeerEvent::Banned { .. }
+            | PeerEvent::Unbanned { .. }
             | PeerEvent::Evicted { .. }
             | PeerEvent::Unmet { .. }
             | PeerEvent::ReservedUndialled { .. }

@@ -97,6 +97,9 @@ pub struct Block {
     pub certificate: Certificate,
 }
 
+/// Read and written part by part, transactions too.
+impl payload::Exact for Block {}
+
 /// What came of a transaction in a block. Either way its nonce is spent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Receipt {
@@ -318,7 +321,7 @@ fn decode(genesis: &Genesis, bytes: &[u8]) -> Result<Block, BlockError> {
     if bytes.len() as u64 > genesis.limits().max_block_bytes {
         return Err(BlockError::TooLarge(bytes.len()));
     }
-    payload::from_bytes(bytes, MAX_BLOCK_BYTES).map_err(|_| BlockError::Malformed)
+    payload::from_exact_bytes(bytes, MAX_BLOCK_BYTES).map_err(|_| BlockError::Malformed)
 }
 
 /// The root over transactions.

@@ -116,6 +116,9 @@ pub struct Transaction {
     pub signature: Signature,
 }
 
+/// Read and written part by part; a list of operations is refused or kept as it is.
+impl payload::Exact for Transaction {}
+
 /// What is wrong with a transaction by itself, whatever the state. The fault of whoever made it or passed it on
 /// unchecked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error, Serialize, Deserialize)]
@@ -240,7 +243,7 @@ impl EncodedTransaction {
         if bytes.len() > max.min(MAX_TX_BYTES) {
             return Err(TransactionError::TooLarge { bytes: bytes.len() as u64, max: max as u64 });
         }
-        let tx = payload::from_bytes(&bytes, MAX_TX_BYTES).map_err(|_| TransactionError::Malformed)?;
+        let tx = payload::from_exact_bytes(&bytes, MAX_TX_BYTES).map_err(|_| TransactionError::Malformed)?;
         let id = TxId(hash(ID, &[&bytes]));
         Ok(Self { tx, bytes, id })
     }

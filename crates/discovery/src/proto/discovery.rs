@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use peerage_core::{
-    Action, CloseReason, Closed, Done, Fault, JobId, Layer, LinkInfo, Message, NetworkEvent, NoJob, NodeId, Now,
-    Protocol, RequestId, SeededRng, Timers, Timestamp, Want,
+    Action, CloseReason, Closed, ClosedBy, Done, Fault, JobId, Layer, LinkInfo, Message, NetworkEvent, NoJob, NodeId,
+    Now, Protocol, RequestId, SeededRng, Timers, Timestamp, Want,
 };
 use rand_core::Rng;
 
@@ -196,24 +196,32 @@ impl Discovery {
     }
 
     fn peer_down(&mut self, now: Now, peer: NodeId) {
-        self.peers.remove(&peer);
+        let lost = self.peers.remove(&peer);
         self.table.set_connected(&peer, false);
-        if self.peers.is_empty() {
+        if lost.is_some_and(|lost| lost.info.outbound) && !self.has_outbound() {
             self.seeds_after = SEEDS_FIRST;
             self.timers.set(Timer::Seeds, now.mono + SEEDS_FIRST);
         }
     }
 
+    /// Whether there is a peer that we chose. Those who came by themselves may all be of one party, so they keep nobody from
+    /// the seeds (Heilman and others 2015, 3).
+    fn has_outbound(&self) -> bool {
+        self.peers.values().any(|peer| peer.info.outbound)
+    }
+
     fn dial_failed(&mut self, now: Now, peer: NodeId, closed: Closed) {
-        // A node that refuses is alive.
-        let dead = matches!(
-            closed.reason,
-            CloseReason::DialRefused
-                | CloseReason::DialTimeout
-                | CloseReason::HandshakeTimeout
-                | CloseReason::StreamError
-                | CloseReason::WrongPeer
-        );
+        // A node that refuses is alive. What the other side says of a dial, it says before it proved who it is: anybody on the
+        // way could have a node forgotten by it.
+        let dead = closed.by != ClosedBy::Them
+            && matches!(
+                closed.reason,
+                CloseReason::DialRefused
+                    | CloseReason::DialTimeout
+                    | CloseReason::HandshakeTimeout
+                    | CloseReason::StreamError
+                    | CloseReason::WrongPeer
+            );
         if dead && !self.peers.contains_key(&peer) && self.table.failed(&peer) {
             self.table_changed();
         }
@@ -315,6 +323,7 @@ impl Discovery {
         match timer {
             Timer::Dial(search, node) => self.dial_expired(now, search, node),
             Timer::SelfLookup => {
+                self.want_some_seed();
                 self.search(now, DhtKey::of(&self.own), Purpose::Own);
                 self.timers.set(Timer::SelfLookup, now.mono + SELF_LOOKUP);
             }
@@ -355,9 +364,9 @@ impl Discovery {
         self.search(now, target, Purpose::Refresh);
     }
 
-    /// Wants the seeds while the node has not joined, or lost everybody.
+    /// Wants the seeds while the node has not joined, or has no peer that it chose itself.
     fn reach_for_seeds(&mut self, now: Now) {
-        if self.joined && !self.peers.is_empty() {
+        if self.joined && self.has_outbound() {
             return;
         }
         for (peer, addrs) in &self.config.seeds {
@@ -368,6 +377,17 @@ impl Discovery {
         self.bootstrap(now);
         self.timers.set(Timer::Seeds, now.mono + self.seeds_after);
         self.seeds_after = (self.seeds_after * 2).min(SEEDS_MOST);
+    }
+
+    /// Wants one of the seeds: the peers that a node chose may have come to be of one party, and all that they tell with them.
+    fn want_some_seed(&mut self) {
+        let others = |(peer, _): &&(NodeId, _)| *peer != self.own && !self.peers.contains_key(peer);
+        let absent: Vec<_> = self.config.seeds.iter().filter(others).collect();
+        if absent.is_empty() {
+            return;
+        }
+        let (peer, addrs) = absent[self.rng.next_u64() as usize % absent.len()].clone();
+        self.actions.push_back(Action::Want(Want::Now { peer, addrs }));
     }
 
     /// Looks up the node itself, once somebody is there to ask.

@@ -42,7 +42,8 @@ enum State {
 
 /// One lookup of the `k` nodes closest to a key, asking `alpha` at once.
 ///
-/// It remembers the closest candidates up to a bound, whatever it is told.
+/// It remembers the closest candidates up to a bound, and asks no more of them than that, whatever it is told: keys can be made
+/// closer and closer, and answers that name them need not end.
 #[derive(Debug)]
 pub struct Lookup {
     target: DhtKey,
@@ -50,13 +51,18 @@ pub struct Lookup {
     alpha: usize,
     bound: usize,
     candidates: BTreeMap<Distance, (Contact, State)>,
+    /// Questions that are open.
     asked: usize,
+    /// Questions that may still be asked.
+    left: usize,
 }
 
 impl Lookup {
-    /// A lookup that knows nobody yet. `bound` (at least `k`) is how many candidates it remembers.
+    /// A lookup that knows nobody yet. `bound` (at least `k`) is how many candidates it remembers, and how
+    /// many it asks.
     pub fn new(target: DhtKey, k: usize, alpha: usize, bound: usize) -> Self {
-        Self { target, k, alpha, bound: bound.max(k), candidates: BTreeMap::new(), asked: 0 }
+        let bound = bound.max(k);
+        Self { target, k, alpha, bound, candidates: BTreeMap::new(), asked: 0, left: bound }
     }
 
     /// The key that is looked up.
@@ -80,8 +86,8 @@ impl Lookup {
         }
         self.candidates.insert(distance, (contact, State::New));
         if self.candidates.len() > self.bound {
-            // Whoever was asked is expected to answer, so the farthest of the others goes.
-            let farthest = self.candidates.iter().rev().find(|(_, (_, state))| *state != State::Asked);
+            // Who was asked is kept, or it could be named and asked again. So many are never asked that nobody else is there.
+            let farthest = self.candidates.iter().rev().find(|(_, (_, state))| *state == State::New);
             if let Some(distance) = farthest.map(|(distance, _)| *distance) {
                 self.candidates.remove(&distance);
             }
@@ -90,13 +96,14 @@ impl Lookup {
 
     /// Whom to ask next. Call it until it returns `None`, after each change.
     pub fn next_to_ask(&mut self) -> Option<Contact> {
-        if self.asked >= self.alpha {
+        if self.asked >= self.alpha || self.left == 0 {
             return None;
         }
         let mut alive = self.candidates.values_mut().filter(|(_, state)| *state != State::Failed).take(self.k);
         let (contact, state) = alive.find(|(_, state)| *state == State::New)?;
         *state = State::Asked;
         self.asked += 1;
+        self.left -= 1;
         Some(contact.clone())
     }
 
@@ -126,7 +133,7 @@ impl Lookup {
     /// Whether nobody is left to ask and nobody among the closest is expected to answer.
     pub fn is_done(&self) -> bool {
         let mut alive = self.candidates.values().filter(|(_, state)| *state != State::Failed).take(self.k);
-        alive.all(|(_, state)| *state == State::Answered)
+        alive.all(|(_, state)| *state == State::Answered || *state == State::New && self.left == 0)
     }
 
     /// Those of the closest that answered, closest first, at most `k`.

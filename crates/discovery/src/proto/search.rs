@@ -48,7 +48,8 @@ impl Discovery {
         let mut lookup = Lookup::new(target, K, ALPHA, CANDIDATES);
         let policy = self.config.addresses;
         for record in self.table.closest(&target, K, |_| true) {
-            lookup.add(Contact::of(record.clone(), |addr| policy.allows(*addr)));
+            let newest = self.known_record(&record.node()).unwrap_or(record);
+            lookup.add(Contact::of(newest.clone(), |addr| policy.allows(*addr)));
         }
         // Peers that are not in the table can be asked as well as any.
         for (node, peer) in &self.peers {
@@ -197,7 +198,10 @@ impl Discovery {
         };
         self.table.seen(now.mono, &node);
         let policy = self.config.addresses;
-        for record in records {
+        for told in records {
+            // Anybody may repeat an old record while it lasts, and with it addresses that its node has left.
+            let newest = self.known_record(&told.node()).filter(|known| known.supersedes(&told)).cloned();
+            let record = newest.unwrap_or(told);
             let addrs = self.allowed(&record);
             let peer = record.node();
             if addrs.is_empty() {

@@ -25,6 +25,9 @@ pub(crate) enum Do {
     Dial(SocketAddr, Option<NodeId>),
     Admit(LinkId),
     Close(LinkId, CloseReason),
+    Link(Outlet),
+    /// Tell when memory is short.
+    Watch,
     Store(u64, Append),
     Compute(u64, Square),
     Heartbeat(Bytes),
@@ -45,6 +48,8 @@ pub(crate) enum Saw {
     Message(NodeId, Command, usize),
     Response(u64, Result<usize, RequestError>),
     Shed(DropReason),
+    /// Memory is short, and who owes how much: what waits for it, what it sent.
+    Short(Vec<(NodeId, usize, usize)>),
     Writable,
     Heartbeat(Bytes),
     Stored(usize),
@@ -87,6 +92,7 @@ impl Job for Square {
 pub(crate) struct Probe {
     actions: VecDeque<Action<Self>>,
     hoarding: bool,
+    watching: bool,
     hoard: Vec<Charge>,
 }
 
@@ -130,7 +136,12 @@ impl Protocol for Probe {
             }
             NetworkEvent::Shed { reason, .. } => self.saw(Saw::Shed(reason)),
             NetworkEvent::Writable { .. } => self.saw(Saw::Writable),
-            NetworkEvent::PeerStats { .. } => {}
+            NetworkEvent::TurnedAway { .. } => {}
+            NetworkEvent::Pressure(pressure) if self.watching => {
+                let debtors = pressure.debtors.iter().map(|debtor| (debtor.peer, debtor.owed, debtor.inbox));
+                self.saw(Saw::Short(debtors.collect()));
+            }
+            NetworkEvent::PeerStats { .. } | NetworkEvent::Pressure(_) => {}
             NetworkEvent::Heartbeat { data, .. } => self.saw(Saw::Heartbeat(data)),
         }
     }
@@ -142,6 +153,11 @@ impl Protocol for Probe {
             Do::Dial(addr, expected) => Action::Link(Outlet::Dial { addr, expected, dial_key: None }),
             Do::Admit(link) => Action::Link(Outlet::Admit(link)),
             Do::Close(link, reason) => Action::Link(Outlet::Close { link, reason }),
+            Do::Link(outlet) => Action::Link(outlet),
+            Do::Watch => {
+                self.watching = true;
+                return;
+            }
             Do::Store(id, job) => Action::Store(JobId(id), job),
             Do::Compute(id, job) => Action::Compute(JobId(id), job),
             Do::Heartbeat(data) => Action::Heartbeat(data),

@@ -25,10 +25,15 @@ impl Clock {
         }
     }
 
+    /// The same moment on the runtime's clock.
+    pub(super) fn instant(&self, at: Timestamp) -> tokio::time::Instant {
+        (self.start + Duration::from_nanos(at.0)).into()
+    }
+
     /// Sleeps until `at`; for ever if there is no deadline.
     pub async fn sleep_until(&self, at: Option<Timestamp>) {
         match at {
-            Some(at) => tokio::time::sleep_until((self.start + Duration::from_nanos(at.0)).into()).await,
+            Some(at) => tokio::time::sleep_until(self.instant(at)).await,
             None => std::future::pending().await,
         }
     }

@@ -1,33 +1,56 @@
 //! One task a connection: it moves bytes between a stream and the pure connection machine.
+//!
+//! A turn of the task takes what waits in its mailbox, what the socket has, and what is due; it tells the stack task what came
+//! of it, all at once; and it writes what is most urgent, as much as the socket takes. Whoever has more to write than one
+//! piece lets everybody else go first, so that bulk delays nobody's reading. Between turns the task holds no buffers, unless
+//! the socket took a piece only in part.
 
 use core::{
+    cell::Cell,
+    future::{Future as _, poll_fn},
     net::SocketAddr,
+    pin::Pin,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
+    task::{Context, Poll},
     time::Duration,
 };
 use peerage_core::{
-    Account, Class, CloseReason, Closed, Connection, ConnectionCommand, ConnectionEvent, DropReason, LinkId, PerClass,
-    Timestamp,
+    Account, Class, CloseReason, Closed, Connection, ConnectionCommand, ConnectionEvent, DropReason, LinkId, Now,
+    PerClass, Timestamp,
 };
-use std::sync::Arc;
+use peerage_wire::limits::MAX_SEALED_BODY;
+use std::{io, sync::Arc};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    sync::mpsc::{UnboundedReceiver, UnboundedSender},
+    io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _, ReadBuf},
+    sync::mpsc::UnboundedSender,
+    task::yield_now,
+    time::{Sleep, timeout},
 };
 
-use super::{Clock, fabric::BoxedStream};
+use super::{
+    Clock,
+    fabric::BoxedStream,
+    mailbox::{Found, Mail},
+};
 
 /// What a link task tells the stack task.
 #[derive(Debug)]
 pub(super) enum LinkEvent {
-    /// From the connection machine.
-    Connection(ConnectionEvent),
+    /// From the connection machine, in order: all that a turn gave.
+    Connection(Vec<ConnectionEvent>),
     /// Messages were skipped whose sender's credit, so many bytes of a class, is to be returned at the rate of all others.
     Skipped(Class, usize),
     /// After messages were shed, there is room again.
     Writable,
     /// The task is over, whatever happened to it.
     Ended,
+}
+
+impl LinkEvent {
+    /// How many happenings this is.
+    pub(super) fn len(&self) -> usize {
+        if let Self::Connection(events) = self { events.len() } else { 1 }
+    }
 }
 
 /// Tells the stack task that a link task is over, even if it panicked or was never polled.
@@ -43,138 +66,334 @@ impl Drop for EndGuard {
     }
 }
 
-/// Everything a link task needs.
-pub(super) struct LinkTask {
-    pub(super) link: LinkId,
-    pub(super) remote: SocketAddr,
-    pub(super) connection: Box<dyn Connection + Send>,
-    pub(super) stream: BoxedStream,
-    pub(super) clock: Clock,
-    pub(super) account: Account,
-    pub(super) starved: Arc<AtomicBool>,
-    pub(super) commands: UnboundedReceiver<ConnectionCommand>,
-    pub(super) events: UnboundedSender<(LinkId, LinkEvent)>,
-}
-
-/// Bytes read from the socket at once: four records.
+/// Bytes read from the socket in one turn: four records.
 const READ_BYTES: usize = 64 << 10;
 /// The same while the other side has not proved itself, and when all is said: the longest handshake record, so that strangers
 /// cost little.
 const READ_BYTES_STRANGER: usize = 4 << 10;
 /// Bytes handed to the socket at once: as much as the kernel may hold unsent, so that what is decided early stays little.
 const WRITE_BYTES: usize = 32 << 10;
+/// The same after the socket took less than it was given: a single record, for what waits here cannot be overtaken.
+const WRITE_BYTES_BLOCKED: usize = 1;
 /// A last word must be written within this time (our guess; a peer that does not read must not keep the task alive).
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How long after a message was shed, and how often from then on, a connection looks whether it has room (our guess).
 const STARVED_CHECK: Duration = Duration::from_millis(100);
 
+thread_local! {
+    /// What a task reads into: nothing stays in it from one poll to the next, so all tasks of a thread share one.
+    static INCOMING: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    /// What a task writes from, returned once the socket has all of it.
+    static OUTGOING: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Everything a link task needs.
+pub(super) struct LinkTask {
+    link: LinkId,
+    remote: SocketAddr,
+    connection: Box<dyn Connection + Send>,
+    stream: BoxedStream,
+    clock: Clock,
+    account: Account,
+    starved: Arc<AtomicBool>,
+    mail: Mail,
+    events: UnboundedSender<(LinkId, LinkEvent)>,
+    /// Whether the other side has proved itself.
+    proved: bool,
+    /// What the socket has not taken yet, from `written` on.
+    outgoing: Vec<u8>,
+    written: usize,
+    /// How much is sealed at once.
+    ahead: usize,
+    last_words: Option<Timestamp>,
+    starved_check: Option<Timestamp>,
+    /// How long the socket may take nothing of what is there.
+    write_patience: Duration,
+    /// When that is over, while something is there.
+    too_slow: Option<Timestamp>,
+    /// Wakes the task when something is due, or before.
+    alarm: Pin<Box<Sleep>>,
+    /// When that is, if it is set at all.
+    armed: Option<Timestamp>,
+}
+
+/// How a turn ended, if the task does not just wait for something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// There is more to write, once all others had their turn.
+    Pause,
+    /// Everything is said.
+    Over,
+    /// The stack task is gone.
+    Alone,
+}
+
+/// How writing ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wrote {
+    /// There is nothing to write at this moment.
+    All,
+    /// There is, but a piece of it is written already.
+    Piece,
+    /// The socket takes no more.
+    Blocked,
+    /// The socket failed.
+    Failed,
+}
+
 impl LinkTask {
+    #[expect(clippy::too_many_arguments, reason = "called once; what a connection needs")]
+    pub(super) fn new(
+        link: LinkId,
+        remote: SocketAddr,
+        connection: Box<dyn Connection + Send>,
+        stream: BoxedStream,
+        clock: Clock,
+        account: Account,
+        starved: Arc<AtomicBool>,
+        mail: Mail,
+        events: UnboundedSender<(LinkId, LinkEvent)>,
+        write_patience: Duration,
+    ) -> Self {
+        Self {
+            link,
+            remote,
+            connection,
+            stream,
+            clock,
+            account,
+            starved,
+            mail,
+            events,
+            proved: false,
+            outgoing: Vec::new(),
+            written: 0,
+            ahead: WRITE_BYTES,
+            last_words: None,
+            starved_check: None,
+            write_patience,
+            too_slow: None,
+            alarm: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            armed: None,
+        }
+    }
+
     pub(super) async fn run(mut self) {
-        let (mut reader, mut writer) = tokio::io::split(self.stream);
-        let mut incoming = vec![0; READ_BYTES_STRANGER];
-        let mut outgoing = Vec::new();
-        let mut written = 0;
-        let mut last_words: Option<Timestamp> = None;
-        let mut starved_check: Option<Timestamp> = None;
         loop {
-            let now = self.clock.now();
-            let mut skipped = PerClass::from_fn(|_| 0);
-            while let Some(event) = self.connection.poll_event() {
-                match &event {
-                    ConnectionEvent::Established(_) => incoming = vec![0; READ_BYTES],
-                    ConnectionEvent::Closed(_) => last_words = Some(now.mono + LAST_WORDS),
-                    // Nobody pays for these, so they wait nowhere; one sum of each class goes to the stack task.
-                    ConnectionEvent::Skipped { count, class, bytes } => {
-                        count_dropped(DropReason::UnknownCommand, *count);
-                        skipped[*class] += bytes;
-                        continue;
-                    }
-                    _ => {}
-                }
-                if self.events.send((self.link, LinkEvent::Connection(event))).is_err() {
-                    return; // the stack task is gone
-                }
-            }
-            for (class, bytes) in skipped.iter().filter(|(_, bytes)| **bytes > 0) {
-                if self.events.send((self.link, LinkEvent::Skipped(class, *bytes))).is_err() {
-                    return;
-                }
-            }
-            if written == outgoing.len() {
-                outgoing.clear();
-                written = 0;
-                self.connection.poll_transmit(now, &mut outgoing, WRITE_BYTES);
-                if outgoing.is_empty() && last_words.is_some() {
-                    break; // everything is said
-                }
-            }
-            // `Writable` comes at least a pause after the shed message: whoever answers it with more of what did not fit
-            // must not turn in circles.
-            if self.starved.load(Relaxed) {
-                let due = *starved_check.get_or_insert(now.mono + STARVED_CHECK);
-                if due <= now.mono {
-                    starved_check = None;
-                    if self.account.owed() < self.account.limit() / 2 {
-                        self.starved.store(false, Relaxed);
-                        if self.events.send((self.link, LinkEvent::Writable)).is_err() {
-                            return;
-                        }
-                    }
-                }
-            }
-            let wake = [self.connection.next_timeout(), last_words, starved_check].into_iter().flatten().min();
-            let reads = self.connection.wants_bytes() && last_words.is_none();
-            tokio::select! {
-                command = self.commands.recv(), if last_words.is_none() => {
-                    let now = self.clock.now();
-                    let Some(command) = command else {
-                        self.connection.handle_command(now, ConnectionCommand::Close(CloseReason::Shutdown));
-                        last_words = Some(now.mono + LAST_WORDS);
-                        continue;
-                    };
-                    self.connection.handle_command(now, command);
-                    // Whatever else waits belongs into the same records.
-                    while let Ok(command) = self.commands.try_recv() {
-                        self.connection.handle_command(now, command);
-                    }
-                }
-                wrote = writer.write(&outgoing[written..]), if written < outgoing.len() => match wrote {
-                    Ok(0) | Err(_) => {
-                        self.connection.handle_stream_end(self.clock.now(), CloseReason::StreamError);
-                        outgoing.clear();
-                        written = 0;
-                    }
-                    Ok(count) => written += count,
-                },
-                read = reader.read(&mut incoming), if reads => {
-                    let now = self.clock.now();
-                    match read {
-                        Ok(0) => self.connection.handle_stream_end(now, CloseReason::StreamEnded),
-                        Ok(count) => self.connection.handle_bytes(now, &incoming[..count]),
-                        Err(_) => self.connection.handle_stream_end(now, CloseReason::StreamError),
-                    }
-                }
-                () = self.clock.sleep_until(wake) => {
-                    let now = self.clock.now();
-                    if last_words.is_some_and(|at| at <= now.mono) {
-                        break;
-                    }
-                    self.connection.handle_timeout(now);
-                }
+            match poll_fn(|cx| self.turn(cx)).await {
+                // Not a plain wake-up: the runtime resumes who yields so after all others, and after it looked which sockets
+                // are ready. A command for this task wakes it before.
+                Turn::Pause => yield_now().await,
+                Turn::Over => break,
+                Turn::Alone => return,
             }
         }
         // What is still unread when a socket is closed makes TCP send a reset, which can destroy our last words on their
         // way: so everything is read, and thrown away, until the other side is done too. That takes a while and no memory.
-        drop((self.connection, outgoing));
-        let mut incoming = vec![0; READ_BYTES_STRANGER];
+        let Self { mut stream, connection, mail, .. } = self;
+        drop((connection, mail));
         let goodbye = async {
-            writer.shutdown().await?;
-            while reader.read(&mut incoming).await? > 0 {}
-            std::io::Result::Ok(())
+            stream.shutdown().await?;
+            let mut incoming = vec![0; READ_BYTES_STRANGER];
+            while stream.read(&mut incoming).await? > 0 {}
+            io::Result::Ok(())
         };
         // However that ends, it is nobody's concern any more.
-        let _ended = tokio::time::timeout(LAST_WORDS, goodbye).await;
+        let _ended = timeout(LAST_WORDS, goodbye).await;
         tracing::trace!(link = self.link.0, remote = %self.remote, "stream closed");
+    }
+
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
+        let now = self.clock.now();
+        self.take_commands(cx, now);
+        let mut again = self.read(cx, now);
+        if self.last_words.is_some_and(|at| at <= now.mono) {
+            return Poll::Ready(Turn::Over);
+        }
+        if self.connection.next_timeout().is_some_and(|at| at <= now.mono) {
+            self.connection.handle_timeout(now);
+        }
+        if self.too_slow.is_some_and(|at| at <= now.mono) && self.last_words.is_none() {
+            self.connection.handle_command(now, ConnectionCommand::Close(CloseReason::SlowPeer));
+        }
+        if !self.tell(now) {
+            return Poll::Ready(Turn::Alone);
+        }
+        let over = self.last_words.is_some();
+        let wrote = self.write(cx, now);
+        // Writing can end a connection.
+        if !self.tell(now) {
+            return Poll::Ready(Turn::Alone);
+        }
+        match wrote {
+            Wrote::All if over => return Poll::Ready(Turn::Over),
+            Wrote::Piece => return Poll::Ready(Turn::Pause),
+            Wrote::All | Wrote::Blocked | Wrote::Failed => again |= over != self.last_words.is_some(),
+        }
+        if again || self.sleep(cx, now) {
+            // To the end of the queue: others have their turn.
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+
+    fn take_commands(&mut self, cx: &Context<'_>, now: Now) {
+        if self.last_words.is_some() {
+            return;
+        }
+        match self.mail.take(cx) {
+            // All of them at once: what goes together belongs into the same records.
+            Found::Commands(commands) => {
+                commands.into_iter().for_each(|command| self.connection.handle_command(now, command));
+            }
+            Found::Nothing => {}
+            Found::Ended => {
+                self.connection.handle_command(now, ConnectionCommand::Close(CloseReason::Shutdown));
+                self.last_words = Some(now.mono + LAST_WORDS);
+            }
+        }
+    }
+
+    /// Reads what is there; whether there may be more.
+    fn read(&mut self, cx: &mut Context<'_>, now: Now) -> bool {
+        let mut incoming = INCOMING.take();
+        incoming.resize(READ_BYTES, 0);
+        let size = if self.proved { READ_BYTES } else { READ_BYTES_STRANGER };
+        let mut left = READ_BYTES;
+        while left > 0 && self.last_words.is_none() && self.connection.wants_bytes() {
+            let mut buffer = ReadBuf::new(&mut incoming[..size.min(left)]);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(())) => match buffer.filled() {
+                    [] => self.connection.handle_stream_end(now, CloseReason::StreamEnded),
+                    bytes => {
+                        self.connection.handle_bytes(now, bytes);
+                        left -= bytes.len();
+                    }
+                },
+                Poll::Ready(Err(_)) => self.connection.handle_stream_end(now, CloseReason::StreamError),
+            }
+        }
+        INCOMING.set(incoming);
+        left == 0
+    }
+
+    /// Tells the stack task what happened; false if it is gone.
+    fn tell(&mut self, now: Now) -> bool {
+        let mut told = Vec::new();
+        let mut skipped = PerClass::from_fn(|_| 0);
+        while let Some(event) = self.connection.poll_event() {
+            match &event {
+                ConnectionEvent::Established(_) => self.proved = true,
+                ConnectionEvent::Closed(_) => self.last_words = Some(now.mono + LAST_WORDS),
+                // Nobody pays for these, so they wait nowhere; one sum of each class goes to the stack task.
+                ConnectionEvent::Skipped { count, class, bytes } => {
+                    count_dropped(DropReason::UnknownCommand, *count);
+                    skipped[*class] += bytes;
+                    continue;
+                }
+                ConnectionEvent::Unsent { reason, count, .. } => count_dropped(*reason, *count),
+                _ => {}
+            }
+            told.push(event);
+        }
+        let mut heard = told.is_empty() || self.send(LinkEvent::Connection(told));
+        for (class, bytes) in skipped.iter().filter(|(_, bytes)| **bytes > 0) {
+            heard &= self.send(LinkEvent::Skipped(class, *bytes));
+        }
+        // `Writable` comes at least a pause after the shed message: whoever answers it with more of what did not fit
+        // must not turn in circles.
+        if self.starved.load(Relaxed) && *self.starved_check.get_or_insert(now.mono + STARVED_CHECK) <= now.mono {
+            self.starved_check = None;
+            if self.account.owed() < self.account.limit() / 2 {
+                self.starved.store(false, Relaxed);
+                heard &= self.send(LinkEvent::Writable);
+            }
+        }
+        heard
+    }
+
+    fn send(&self, event: LinkEvent) -> bool {
+        self.events.send((self.link, event)).is_ok()
+    }
+
+    /// Writes what is most urgent, decided when the socket can take it: one piece at most.
+    fn write(&mut self, cx: &mut Context<'_>, now: Now) -> Wrote {
+        if self.outgoing.capacity() == 0 {
+            self.outgoing = OUTGOING.take();
+            self.outgoing.reserve(WRITE_BYTES + MAX_SEALED_BODY);
+        }
+        let wrote = self.write_piece(cx, now);
+        if wrote != Wrote::Blocked {
+            self.outgoing.clear();
+            self.written = 0;
+            OUTGOING.set(core::mem::take(&mut self.outgoing));
+        }
+        wrote
+    }
+
+    fn write_piece(&mut self, cx: &mut Context<'_>, now: Now) -> Wrote {
+        let mut room = WRITE_BYTES;
+        let mut all = false;
+        loop {
+            if self.written == self.outgoing.len() {
+                self.outgoing.clear();
+                self.written = 0;
+                if all {
+                    return Wrote::All;
+                }
+                if room == 0 {
+                    return Wrote::Piece;
+                }
+                self.connection.poll_transmit(now, &mut self.outgoing, self.ahead);
+                // Less than it might have been is all there is.
+                all = self.outgoing.len() < self.ahead;
+                if self.outgoing.is_empty() {
+                    return Wrote::All;
+                }
+            }
+            match Pin::new(&mut self.stream).poll_write(cx, &self.outgoing[self.written..]) {
+                Poll::Ready(Ok(count)) if count > 0 => {
+                    self.written += count;
+                    self.too_slow = None;
+                    room = room.saturating_sub(count);
+                    if self.written == self.outgoing.len() {
+                        self.ahead = (self.ahead * 2).max(count).min(WRITE_BYTES);
+                    }
+                }
+                Poll::Ready(_) => {
+                    self.connection.handle_stream_end(now, CloseReason::StreamError);
+                    return Wrote::Failed;
+                }
+                Poll::Pending => {
+                    self.too_slow.get_or_insert(now.mono + self.write_patience);
+                    self.ahead = WRITE_BYTES_BLOCKED;
+                    return Wrote::Blocked;
+                }
+            }
+        }
+    }
+
+    /// Sets the alarm for what is due next; whether something is due already.
+    fn sleep(&mut self, cx: &mut Context<'_>, now: Now) -> bool {
+        // Who is told to go for it, waits for nothing but its last words.
+        let too_slow = self.too_slow.filter(|_| self.last_words.is_none());
+        let due = [self.connection.next_timeout(), self.last_words, self.starved_check, too_slow];
+        let due = due.into_iter().flatten().min();
+        let Some(due) = due else { return false };
+        if due <= now.mono {
+            return true;
+        }
+        // An alarm that comes too early is set again then: most deadlines are moved before they come.
+        if self.armed.is_none_or(|at| due < at) {
+            self.alarm.as_mut().reset(self.clock.instant(due));
+            self.armed = Some(due);
+        }
+        let rang = self.alarm.as_mut().poll(cx).is_ready();
+        if rang {
+            self.armed = None;
+        }
+        rang
     }
 }
 

@@ -18,6 +18,7 @@ mod fabric;
 mod handle;
 mod lanes;
 mod link;
+mod mailbox;
 mod registry;
 mod runner;
 
@@ -27,12 +28,18 @@ pub use fabric::{BoxedStream, Fabric, MemoryNetwork, TcpFabric};
 pub use handle::{Handle, Stopped};
 pub use registry::LinkReport;
 
+use core::time::Duration;
 use peerage_core::{Budget, Job, Protocol, Stack};
 use std::{io, sync::Arc};
 
 use crate::proto::{admission::AdmissionConfig, inflow::InflowConfig};
 use registry::Registry;
 use runner::Runner;
+
+/// The default of [`DriverConfig::dial_timeout`].
+const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
+/// The default of [`DriverConfig::write_patience`].
+const WRITE_PATIENCE: Duration = Duration::from_secs(90);
 
 /// How the driver behaves, beside what the stack decides.
 #[derive(Clone, Debug)]
@@ -47,6 +54,12 @@ pub struct DriverConfig {
     pub admission: AdmissionConfig,
     /// How fast one peer may make the node work.
     pub inflow: InflowConfig,
+    /// A stream that does not stand by then failed. Default 3 s (our guess; discovery allows a candidate 5 s, handshake
+    /// included).
+    pub dial_timeout: Duration,
+    /// Whoever takes nothing of what waits for it for so long is sent away as a slow peer. Default 90 s (our guess: as long as
+    /// silence is borne).
+    pub write_patience: Duration,
     /// Threads of the compute lane. Default 2 (our guess: signature checks beside an otherwise idle node).
     pub compute_threads: usize,
 }
@@ -59,6 +72,8 @@ impl Default for DriverConfig {
             owed_per_peer: 4 << 20,
             admission: AdmissionConfig::default(),
             inflow: InflowConfig::default(),
+            dial_timeout: DIAL_TIMEOUT,
+            write_patience: WRITE_PATIENCE,
             compute_threads: 2,
         }
     }

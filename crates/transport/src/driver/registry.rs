@@ -1,14 +1,13 @@
-//! The live connections of a node.
+//! The live connections of a node, as handles see them.
 
-use core::{
-    net::SocketAddr,
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
-};
+use core::net::SocketAddr;
 use dashmap::DashMap;
 use peerage_core::{Account, ConnectionCommand, LinkId, NodeId};
-use tokio::sync::mpsc::UnboundedSender;
+use std::sync::Arc;
 
-/// What is needed to use a connection from outside its task.
+use super::mailbox::Post;
+
+/// What is needed to look at a connection, or to end it, from outside its task.
 #[derive(Clone, Debug)]
 pub(super) struct LinkHandle {
     pub(super) remote: SocketAddr,
@@ -16,8 +15,7 @@ pub(super) struct LinkHandle {
     /// Set once the other side has proved itself.
     pub(super) peer: Option<NodeId>,
     pub(super) account: Account,
-    pub(super) starved: std::sync::Arc<AtomicBool>,
-    pub(super) commands: UnboundedSender<ConnectionCommand>,
+    pub(super) post: Arc<Post>,
 }
 
 /// A connection as seen from outside, for status pages.
@@ -35,7 +33,8 @@ pub struct LinkReport {
     pub owed: usize,
 }
 
-/// All live connections. Read by handles, written by the tasks; a guard never lives over an `.await`.
+/// All live connections, until their tasks are over. Read by handles, written by the stack task; a guard never lives over
+/// an `.await`.
 #[derive(Debug, Default)]
 pub(super) struct Registry(DashMap<LinkId, LinkHandle>);
 
@@ -54,26 +53,9 @@ impl Registry {
         self.0.remove(&link);
     }
 
-    /// Hands a command to the task of a connection; false if it is gone.
-    pub(super) fn command(&self, link: LinkId, command: ConnectionCommand) -> bool {
-        self.0.get(&link).is_some_and(|handle| handle.commands.send(command).is_ok())
-    }
-
     pub(super) fn command_all(&self, mut command: impl FnMut() -> ConnectionCommand) {
         for handle in &self.0 {
-            // A task that ended meanwhile wants no command.
-            let _gone = handle.commands.send(command());
-        }
-    }
-
-    pub(super) fn account(&self, link: LinkId) -> Option<Account> {
-        self.0.get(&link).map(|handle| handle.account.clone())
-    }
-
-    /// Notes that a message to this connection was shed, so that its task tells when there is room again.
-    pub(super) fn starve(&self, link: LinkId) {
-        if let Some(handle) = self.0.get(&link) {
-            handle.starved.store(true, Relaxed);
+            handle.post.put(&mut vec![command()]);
         }
     }
 

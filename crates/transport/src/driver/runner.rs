@@ -2,12 +2,13 @@
 
 mod links;
 mod outgoing;
+mod pressure;
 
 use bytes::Bytes;
-use core::{net::SocketAddr, time::Duration};
+use core::{future::poll_fn, net::SocketAddr, sync::atomic::AtomicBool, task::Poll, time::Duration};
 use peerage_core::{
-    Action, Class, CloseReason, Command, ConnectionCommand, ConnectionEvent, Done, Job, JobId, LinkId, LinkInfo,
-    NodeId, Outlet, Output, Protocol, RequestId, Stack, Timers,
+    Account, Action, CloseReason, Closed, Command, ConnectionCommand, ConnectionEvent, Done, Job, JobId, LinkId,
+    LinkInfo, Lookout, NodeId, Now, Outlet, Output, PerClass, Progress, Protocol, RequestId, Stack, Timers, Timestamp,
 };
 use std::{collections::BTreeMap, io, sync::Arc};
 use tokio::{
@@ -20,7 +21,7 @@ use crate::proto::{admission::Admission, inflow::Inflow};
 
 use super::{
     BoxedStream, Clock, DriverConfig, Fabric, Handle, SecureChannel, Target, lanes::Lanes, link::LinkEvent,
-    registry::Registry,
+    mailbox::Post, registry::Registry,
 };
 
 /// Looks at the protocol on the stack task.
@@ -52,6 +53,21 @@ struct Link {
     /// What arrived before the peer manager admitted it; bounded by the credit of the connection.
     early: Vec<ConnectionEvent>,
     inflow: Inflow,
+    /// What waits for it.
+    account: Account,
+    /// Set when a message to it was shed, so that its task tells when there is room again.
+    starved: Arc<AtomicBool>,
+    post: Arc<Post>,
+    /// What its task will be told with the next flush.
+    outgoing: Vec<ConnectionCommand>,
+    /// What the stack consumed since the last flush.
+    consumed: PerClass<usize>,
+    /// What may be returned as credit, once it is worth a message.
+    due: PerClass<usize>,
+    /// Whether the budget refuses what it sends.
+    waits: bool,
+    /// Whether nothing is read from it for now.
+    stopped: bool,
 }
 
 /// A request of the stack that waits for its answer.
@@ -64,6 +80,9 @@ struct Asked {
 
 /// Steps of the stack before other tasks have their turn (our guess: about a millisecond of work).
 const STEPS: usize = 256;
+/// Steps of the stack before it looks again whether something more urgent arrived, and hands over what it sends (our guess:
+/// about as many small messages as fill a record).
+const SLICE: usize = 64;
 /// Arrivals sorted into the inbox at once (our guess: a few milliseconds, so that handles are not starved by a flood).
 const ARRIVALS: usize = 8192;
 /// Handle calls that wait; then callers wait (our guess).
@@ -90,6 +109,7 @@ pub(super) struct Runner<P: Protocol, F> {
     /// When held credit of a connection may be returned.
     releases: Timers<LinkId>,
     live: BTreeMap<NodeId, LinkId>,
+    lookout: Lookout,
     asked: BTreeMap<u64, Asked>,
     to_answer: BTreeMap<RequestId, (LinkId, u64)>,
     next_number: u64,
@@ -98,6 +118,29 @@ pub(super) struct Runner<P: Protocol, F> {
     died: mpsc::UnboundedReceiver<&'static str>,
     link_events: Channel<(LinkId, LinkEvent)>,
     opened: (mpsc::Sender<Opened>, mpsc::Receiver<Opened>),
+    /// When the present slice began.
+    now: Now,
+    /// What the stack gave in the present slice; empty between slices.
+    outputs: Vec<Output<P>>,
+    /// Connections with something in `outgoing`, and with something in `consumed`.
+    touched: Vec<LinkId>,
+    owing: Vec<LinkId>,
+}
+
+/// The stack ends; whoever asked for it, if somebody did.
+type Ended = Option<oneshot::Sender<()>>;
+
+/// Lets all other tasks have their turn.
+async fn pause() {
+    let mut paused = false;
+    poll_fn(|cx| {
+        if core::mem::replace(&mut paused, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 impl<P, F> Runner<P, F>
@@ -139,6 +182,7 @@ where
             links: BTreeMap::new(),
             releases: Timers::new(),
             live: BTreeMap::new(),
+            lookout: Lookout::default(),
             asked: BTreeMap::new(),
             to_answer: BTreeMap::new(),
             next_number: 0,
@@ -148,6 +192,10 @@ where
             died,
             link_events: mpsc::unbounded_channel(),
             opened: mpsc::channel(OPENED),
+            now: Now::default(),
+            outputs: Vec::new(),
+            touched: Vec::new(),
+            owing: Vec::new(),
         };
         Ok((runner, handle))
     }
@@ -155,31 +203,35 @@ where
     pub(super) async fn run(mut self) {
         let listening = self.listen();
         let stopped = loop {
-            self.pump();
-            self.release_credit();
-            let wake = [self.stack.next_timeout(), self.releases.next()].into_iter().flatten().min();
-            tokio::select! {
-                call = self.calls.recv() => match call {
-                    Some(Call::Command(command)) => self.stack.command(command),
-                    Some(Call::Inspect(look)) => look(self.stack.protocol()),
-                    Some(Call::Shutdown(done)) => break Some(done),
-                    None => break None, // every handle is gone: nobody could ever stop us later
-                },
+            if let Err(ended) = self.work() {
+                break ended;
+            }
+            if self.stack.next_timeout() == Some(Timestamp::ZERO) {
+                // To the end of the queue: the connections write what they got, and read.
+                pause().await;
+                continue;
+            }
+            let wake =
+                [self.stack.next_timeout(), self.releases.next(), self.lookout.next()].into_iter().flatten().min();
+            let ended = tokio::select! {
                 Some((link, event)) = self.link_events.1.recv() => {
                     self.link_event(link, event);
-                    // All that arrived, so that the most urgent of it is next; credit bounds how much that is.
-                    for _ in 0..ARRIVALS {
-                        let Ok((link, event)) = self.link_events.1.try_recv() else { break };
-                        self.link_event(link, event);
-                    }
+                    Ok(())
                 }
-                Some((id, done)) = self.done.recv() => self.stack.done(id, done),
-                Some(lane) = self.died.recv() => {
-                    tracing::error!(lane, "a job panicked; the stack stops, for nothing that it waits for will come");
-                    break None;
+                call = self.calls.recv() => self.call(call),
+                Some((id, done)) = self.done.recv() => {
+                    self.stack.done(id, done);
+                    Ok(())
                 }
-                Some(opened) = self.opened.1.recv() => self.opened(opened),
-                () = self.clock.sleep_until(wake) => {}
+                Some(lane) = self.died.recv() => self.died(lane),
+                Some(opened) = self.opened.1.recv() => {
+                    self.opened(opened);
+                    Ok(())
+                }
+                () = self.clock.sleep_until(wake) => Ok(()),
+            };
+            if let Err(ended) = ended {
+                break ended;
             }
         };
         listening.abort();
@@ -190,9 +242,81 @@ where
         }
     }
 
+    /// Takes what arrived and lets the stack work, slice by slice: what is urgent waits for a slice at most, and what comes of
+    /// a slice is under way before the next. Ends when everything is quiet or the stack had its share of the time.
+    fn work(&mut self) -> Result<(), Ended> {
+        for _ in 0..STEPS / SLICE {
+            self.now = self.clock.now();
+            self.take_arrivals()?;
+            self.release_credit();
+            let progress = self.pump();
+            self.look_at_memory();
+            self.flush();
+            if progress == Progress::Quiet {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sorts all that arrived into the inbox, so that the most urgent of it is next; credit bounds how much that is.
+    fn take_arrivals(&mut self) -> Result<(), Ended> {
+        let mut left = ARRIVALS;
+        while left > 0
+            && let Ok((link, event)) = self.link_events.1.try_recv()
+        {
+            left = left.saturating_sub(event.len());
+            self.link_event(link, event);
+        }
+        for _ in 0..CALLS {
+            let Ok(call) = self.calls.try_recv() else { break };
+            self.call(Some(call))?;
+        }
+        while let Ok((id, done)) = self.done.try_recv() {
+            self.stack.done(id, done);
+        }
+        for _ in 0..OPENED {
+            let Ok(opened) = self.opened.1.try_recv() else { break };
+            self.opened(opened);
+        }
+        self.died.try_recv().map_or(Ok(()), |lane| self.died(lane))
+    }
+
+    fn died(&self, lane: &'static str) -> Result<(), Ended> {
+        tracing::error!(lane, "a job panicked; the stack stops, for nothing that it waits for will come");
+        Err(None)
+    }
+
+    /// What was asked before is done, as far as the stack does it at once: whoever looks sees what came of it.
+    fn finish(&mut self) {
+        for _ in 0..ARRIVALS / SLICE {
+            if self.pump() == Progress::Quiet {
+                break;
+            }
+        }
+        self.flush();
+    }
+
+    fn call(&mut self, call: Option<Call<P>>) -> Result<(), Ended> {
+        match call {
+            Some(Call::Command(command)) => self.stack.command(command),
+            Some(Call::Inspect(look)) => {
+                self.finish();
+                look(self.stack.protocol());
+            }
+            Some(Call::Shutdown(done)) => {
+                self.finish();
+                return Err(Some(done));
+            }
+            None => return Err(None), // every handle is gone: nobody could ever stop us later
+        }
+        Ok(())
+    }
+
     /// Says goodbye to everybody, then lets the lanes finish what is queued.
     async fn stop(mut self) {
         self.registry.command_all(|| ConnectionCommand::Close(CloseReason::Shutdown));
+        self.links.values().for_each(|_| links::count_closed(Closed::by_us(CloseReason::Shutdown)));
         let all_gone = async {
             while self.registry.len() > 0 {
                 match self.link_events.1.recv().await {
@@ -231,41 +355,17 @@ where
     }
 
     /// Lets the stack work, and does what it wants.
-    fn pump(&mut self) {
-        let mut outputs = Vec::new();
-        self.stack.run(self.clock.now(), STEPS, |output| outputs.push(output));
-        for output in outputs {
+    fn pump(&mut self) -> Progress {
+        let mut outputs = core::mem::take(&mut self.outputs);
+        let progress = self.stack.run(self.now, SLICE, |output| outputs.push(output));
+        for output in outputs.drain(..) {
             match output {
                 Output::Action(action) => self.perform(action),
                 Output::Consumed { link, class, bytes } => self.consumed(link, class, bytes),
             }
         }
-    }
-
-    /// Returns credit for what was consumed: at once, or later if the peer sends faster than it may.
-    fn consumed(&mut self, link: LinkId, class: Class, bytes: usize) {
-        let now = self.clock.now().mono;
-        let Some(entry) = self.links.get_mut(&link) else { return };
-        let bytes = entry.inflow.consumed(now, class, bytes);
-        if let Some(at) = entry.inflow.next_release() {
-            self.releases.set(link, at);
-        }
-        if bytes > 0 {
-            self.registry.command(link, ConnectionCommand::Consumed { class, bytes });
-        }
-    }
-
-    fn release_credit(&mut self) {
-        let now = self.clock.now().mono;
-        while let Some(link) = self.releases.pop_due(now) {
-            let Some(entry) = self.links.get_mut(&link) else { continue };
-            for (class, bytes) in entry.inflow.release(now).iter().filter(|(_, bytes)| **bytes > 0) {
-                self.registry.command(link, ConnectionCommand::Consumed { class, bytes: *bytes });
-            }
-            if let Some(at) = entry.inflow.next_release() {
-                self.releases.set(link, at);
-            }
-        }
+        self.outputs = outputs;
+        progress
     }
 
     fn perform(&mut self, action: Action<P>) {
@@ -278,12 +378,18 @@ where
             Action::Emit(event) => (self.on_event)(event),
             Action::Heartbeat(data) => {
                 self.heartbeat = data;
-                let data = &self.heartbeat;
-                self.registry.command_all(|| ConnectionCommand::Heartbeat(data.clone()));
+                let links: Vec<_> = self.links.keys().copied().collect();
+                for link in links {
+                    self.order(link, ConnectionCommand::Heartbeat(self.heartbeat.clone()));
+                }
             }
             Action::Link(Outlet::Dial { addr, expected, dial_key }) => self.dial(addr, expected, dial_key),
             Action::Link(Outlet::Admit(link)) => self.admit(link),
             Action::Link(Outlet::Close { link, reason }) => self.close(link, reason),
+            Action::Link(Outlet::Doors(doors)) => self.admission.set_doors(&doors),
+            Action::Link(Outlet::Shed { link, bytes }) => self.relieve(link, bytes),
+            Action::Link(Outlet::Stop(link)) => self.listen_to(link, false),
+            Action::Link(Outlet::Resume(link)) => self.listen_to(link, true),
             // A stack without a peer manager has nobody to tell.
             Action::Want(_) | Action::Report { .. } | Action::Routed => {}
         }

@@ -14,9 +14,11 @@ use core::{
     str::FromStr,
     time::Duration,
 };
-use peerage_core::{CloseReason, LinkId, Timestamp};
+use peerage_core::{CloseReason, Doors, LinkId, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
+
+use super::peer_manager::Net;
 
 /// The limits. Each default names its origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,6 +192,14 @@ pub struct Admission {
     streams: BTreeMap<LinkId, Stream>,
     by_ip: Buckets<IpAddr>,
     by_group: Buckets<Group>,
+    /// Nobody from here.
+    shut: Vec<Net>,
+    /// If there are any, nobody but from here.
+    open: Option<Vec<Net>>,
+}
+
+fn nets(ranges: &[(IpAddr, u8)]) -> Vec<Net> {
+    ranges.iter().filter_map(|(ip, bits)| Net::new(*ip, *bits)).collect()
 }
 
 impl Admission {
@@ -197,12 +207,23 @@ impl Admission {
     pub const fn new(config: AdmissionConfig) -> Self {
         let by_ip = Buckets::new(config.burst_per_ip, config.refill_per_ip);
         let by_group = Buckets::new(config.burst_per_group, config.refill_per_group);
-        Self { config, streams: BTreeMap::new(), by_ip, by_group }
+        Self { config, streams: BTreeMap::new(), by_ip, by_group, shut: Vec::new(), open: None }
+    }
+
+    /// Other ranges from now on from which streams are let in or not; those that stand stay. A range that is none keeps
+    /// nobody out and lets nobody in.
+    pub fn set_doors(&mut self, doors: &Doors) {
+        self.shut = nets(&doors.shut);
+        self.open = doors.open.as_deref().map(nets);
     }
 
     /// Judges a stream from `ip` that would be `link`, while there are `links` connections in all.
     pub fn accept(&mut self, now: Timestamp, link: LinkId, ip: IpAddr, links: usize) -> Verdict {
         let config = self.config;
+        let lies_in = |nets: &[Net]| nets.iter().any(|net| net.contains(ip));
+        if lies_in(&self.shut) || self.open.as_deref().is_some_and(|open| !lies_in(open)) {
+            return Verdict::Refuse(CloseReason::Denied);
+        }
         if links >= config.max_links {
             return Verdict::Refuse(CloseReason::TooManyPeers);
         }

@@ -1,6 +1,6 @@
 //! A protocol together with the peer manager that serves it.
 
-use peerage_core::{Action, Done, JobId, NetworkEvent, Now, Outlet, Protocol, Timestamp};
+use peerage_core::{Action, Done, JobId, NetworkEvent, Now, Protocol, Timestamp};
 
 use super::{
     peer_manager::{PeerCommand, PeerEvent, PeerManager},
@@ -67,8 +67,12 @@ impl<P: Protocol> Protocol for Managed<P> {
     fn handle_network(&mut self, now: Now, event: NetworkEvent) {
         self.last = now;
         self.recorder.hears(now, &event);
-        if matches!(event, NetworkEvent::LinkUp { .. } | NetworkEvent::LinkDown { .. }) {
-            return self.peers.handle_network(now, event);
+        match event {
+            NetworkEvent::LinkUp { .. } | NetworkEvent::LinkDown { .. } | NetworkEvent::Pressure(_) => {
+                return self.peers.handle_network(now, event);
+            }
+            NetworkEvent::TurnedAway { .. } => return,
+            _ => {}
         }
         match &event {
             NetworkEvent::Message { peer, .. }
@@ -127,7 +131,7 @@ impl<P: Protocol> Protocol for Managed<P> {
             Err(event) => Action::Emit(ManagedEvent::Upper(event)),
             Ok(Action::Want(want)) => self.tell_manager(PeerCommand::Want(want)),
             Ok(Action::Report { peer, fault }) => self.tell_manager(PeerCommand::Report { peer, fault }),
-            Ok(Action::Link(Outlet::Dial { .. } | Outlet::Admit(_) | Outlet::Close { .. })) => {
+            Ok(Action::Link(_)) => {
                 debug_assert!(false, "only the peer manager opens and closes links");
                 Action::Routed
             }

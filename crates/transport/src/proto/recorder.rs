@@ -3,14 +3,18 @@
 //!
 //! It decides nothing. [`Managed`](super::managed::Managed) lets it see what the peer manager hears and what it does.
 
-use core::{fmt, net::SocketAddr, time::Duration};
+use core::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 use peerage_core::{
     Action, CloseReason, Closed, ClosedBy, Command, DropReason, Fault, LinkId, LinkInfo, NetworkEvent, NodeId, Now,
     Outlet, Timestamp, UnixMillis,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::peer_manager::{PeerEvent, PeerManager, Subject};
+use super::peer_manager::{PeerEvent, PeerManager, Subject, Unmet};
 
 /// Happenings kept for each peer (our guess: a bad hour of one that comes and goes).
 pub const EVENTS: usize = 64;
@@ -60,10 +64,39 @@ pub enum Happening {
         /// Which.
         fault: Fault,
     },
-    /// It broke so many that it is banned by its identity; bans of groups of addresses are not noted here.
+    /// It broke so many that it is banned by its identity, or the operator banned it; bans of groups of addresses are not noted
+    /// here.
     Banned {
         /// For how long from then on.
         for_how_long: Duration,
+        /// Whether the operator did.
+        by_hand: bool,
+    },
+    /// The operator lifted its ban.
+    Unbanned,
+    /// All places were taken and it was the easiest to do without. Its connection ends for that.
+    Evicted {
+        /// Who came in its place; nobody in particular if it was a guest whose time was over.
+        by: Option<NodeId>,
+    },
+    /// Somebody wanted it at once, and it was not dialled.
+    Unmet {
+        /// Why not.
+        why: Unmet,
+    },
+    /// Its identity came from a second host while it was connected from a first one.
+    TwoHosts {
+        /// Where the connection that stays leads.
+        kept: SocketAddr,
+        /// From where the other one came.
+        refused: SocketAddr,
+    },
+    /// A stream from the address where it was last was closed unread. It may have been somebody else's.
+    TurnedAway {
+        /// From which address.
+        ip: IpAddr,
+        /// Why.
+        reason: CloseReason,
     },
     /// The connection ended.
     Ended {
@@ -83,6 +116,11 @@ impl Happening {
             Self::Dropped { .. } => "dropped",
             Self::Faulted { .. } => "faulted",
             Self::Banned { .. } => "banned",
+            Self::Unbanned => "unbanned",
+            Self::Evicted { .. } => "evicted",
+            Self::Unmet { .. } => "unmet",
+            Self::TwoHosts { .. } => "two_hosts",
+            Self::TurnedAway { .. } => "turned_away",
             Self::Ended { .. } => "ended",
         }
     }
@@ -90,7 +128,14 @@ impl Happening {
     /// The stable name of the reason, where there is one.
     pub const fn reason(&self) -> Option<&'static str> {
         match self {
-            Self::Dialled { .. } | Self::Admitted { .. } | Self::Banned { .. } => None,
+            Self::Dialled { .. }
+            | Self::Admitted { .. }
+            | Self::Banned { .. }
+            | Self::Unbanned
+            | Self::Evicted { .. }
+            | Self::TwoHosts { .. } => None,
+            Self::Unmet { why } => Some(why.label()),
+            Self::TurnedAway { reason, .. } => Some(reason.label()),
             Self::DialFailed { closed, .. } | Self::Refused { closed, .. } | Self::Ended { closed } => {
                 Some(closed.reason.label())
             }
@@ -113,7 +158,20 @@ impl fmt::Display for Happening {
                 write!(f, "a message to it was dropped, command {}: {} ({reason})", command.number(), reason.explain())
             }
             Self::Faulted { fault } => write!(f, "did wrong: {} ({fault})", fault.explain()),
-            Self::Banned { for_how_long } => write!(f, "banned for {} minutes", for_how_long.as_secs().div_ceil(60)),
+            Self::Banned { for_how_long, by_hand } => {
+                let by_whom = if *by_hand { " by the operator" } else { "" };
+                write!(f, "banned{by_whom} for {} minutes", for_how_long.as_secs().div_ceil(60))
+            }
+            Self::Unbanned => f.write_str("its ban was lifted by the operator"),
+            Self::Evicted { by: Some(by) } => write!(f, "had to make room for {by}"),
+            Self::Evicted { by: None } => f.write_str("had to make room: all places were taken"),
+            Self::Unmet { why } => write!(f, "was wanted and not dialled: {} ({})", why.explain(), why.label()),
+            Self::TwoHosts { kept, refused } => {
+                write!(f, "came from a second host, {refused}, while it was connected at {kept}; the first one stays")
+            }
+            Self::TurnedAway { ip, reason } => {
+                write!(f, "a stream from its address {ip} was closed unread: {} ({reason})", reason.explain())
+            }
             Self::Ended { closed } => write!(f, "disconnected: {}", Words(*closed)),
         }
     }
@@ -150,6 +208,8 @@ struct Flight {
     entries: VecDeque<Entry>,
     heard: Timestamp,
     standing: Standing,
+    /// Where it was last.
+    at: Option<IpAddr>,
 }
 
 /// Who is forgotten last.
@@ -170,8 +230,6 @@ pub struct Recorder {
     flights: BTreeMap<NodeId, Flight>,
     /// Connections that stand, and whether they count.
     links: BTreeMap<LinkId, (LinkInfo, bool)>,
-    /// Whose fault was booked last: a ban that follows is for that.
-    faulted: Option<NodeId>,
     /// Who is forgotten next.
     order: BTreeSet<(Standing, Timestamp, NodeId)>,
 }
@@ -191,6 +249,13 @@ impl Recorder {
             }
             NetworkEvent::DialFailed { addr, expected: Some(peer), closed } => {
                 self.note(now, *peer, Happening::DialFailed { addr: *addr, closed: *closed });
+            }
+            NetworkEvent::TurnedAway { remote, reason } => {
+                let ip = remote.ip().to_canonical();
+                let here = self.flights.iter().filter(|(_, flight)| flight.at == Some(ip)).map(|(peer, _)| *peer);
+                for peer in here.collect::<Vec<_>>() {
+                    self.note(now, peer, Happening::TurnedAway { ip, reason: *reason });
+                }
             }
             NetworkEvent::Shed { peer, command, reason } => {
                 self.note(now, *peer, Happening::Dropped { command: *command, reason: *reason });
@@ -219,27 +284,44 @@ impl Recorder {
                 let (peer, addr, outbound) = (info.peer, info.remote, info.outbound);
                 self.note(now, peer, Happening::Admitted { addr, outbound });
             }
-            Action::Emit(PeerEvent::Fault { peer, fault }) => {
-                self.faulted = Some(*peer);
-                self.note(now, *peer, Happening::Faulted { fault: *fault });
-            }
-            Action::Emit(PeerEvent::Bans(bans)) => {
-                let Some(peer) = self.faulted.take() else { return };
-                if let Some(ban) = bans.iter().find(|ban| ban.subject == Subject::Peer(peer)) {
-                    self.note(now, peer, Happening::Banned { for_how_long: ban.until.since(now.wall) });
-                }
-            }
+            Action::Emit(event) => self.tells(now, event),
             _ => {}
         }
     }
 
+    /// The peer manager says something.
+    fn tells(&mut self, now: Now, event: &PeerEvent) {
+        let (peer, what) = match *event {
+            PeerEvent::Fault { peer, fault } => (peer, Happening::Faulted { fault }),
+            PeerEvent::Banned { subject: Subject::Peer(peer), until, by_hand } => {
+                (peer, Happening::Banned { for_how_long: until.since(now.wall), by_hand })
+            }
+            PeerEvent::Unbanned { subject: Subject::Peer(peer) } => (peer, Happening::Unbanned),
+            PeerEvent::Evicted { peer, by } => (peer, Happening::Evicted { by }),
+            PeerEvent::Unmet { peer, why } | PeerEvent::ReservedUndialled { peer, why } => {
+                (peer, Happening::Unmet { why })
+            }
+            PeerEvent::TwoHosts { peer, kept, refused } => (peer, Happening::TwoHosts { kept, refused }),
+            PeerEvent::Banned { subject: Subject::Group(_), .. }
+            | PeerEvent::Unbanned { subject: Subject::Group(_) }
+            | PeerEvent::Remember(_)
+            | PeerEvent::Bans(_) => return,
+        };
+        self.note(now, peer, what);
+    }
+
     fn note(&mut self, now: Now, peer: NodeId, what: Happening) {
         let flight = self.flights.entry(peer).or_default();
+        if let Happening::Dialled { addr } | Happening::Admitted { addr, .. } | Happening::Refused { addr, .. } = what {
+            flight.at = Some(addr.ip().to_canonical());
+        }
         self.order.remove(&(flight.standing, flight.heard, peer));
         flight.standing = match what {
             Happening::Admitted { .. } => Standing::Connected,
             Happening::Ended { .. } => Standing::Known,
-            Happening::Faulted { .. } | Happening::Banned { .. } => flight.standing.max(Standing::Known),
+            Happening::Faulted { .. } | Happening::Banned { .. } | Happening::TwoHosts { .. } => {
+                flight.standing.max(Standing::Known)
+            }
             _ => flight.standing,
         };
         flight.heard = now.mono;
@@ -337,6 +419,50 @@ mod tests {
         let told: Vec<_> = recorder.flight(&id(1)).map(|entry| entry.what).collect();
         assert_eq!(told, [admitted, Happening::Ended { closed }, admitted]);
         assert_eq!(recorder.flights[&id(1)].standing, Standing::Connected);
+    }
+
+    #[test]
+    fn a_stream_that_is_closed_unread_is_noted_for_whoever_was_at_its_address() {
+        let mut recorder = Recorder::default();
+        let now = Now { mono: Timestamp(1), wall: UnixMillis(1) };
+        note(&mut recorder, 0, 1, Happening::Admitted { addr: addr(), outbound: false });
+        note(&mut recorder, 0, 2, Happening::Dialled { addr: ([11, 7, 0, 2], 4000).into() });
+        let reason = CloseReason::TooFast;
+        for port in [1, 2, 3] {
+            let remote = SocketAddr::new(addr().ip(), port);
+            recorder.hears(now, &NetworkEvent::TurnedAway { remote, reason });
+        }
+        let last: Vec<_> = recorder.flight(&id(1)).skip(1).map(|entry| (entry.what, entry.times)).collect();
+        assert_eq!(last, [(Happening::TurnedAway { ip: addr().ip(), reason }, 3)]);
+        assert_eq!(recorder.flight(&id(2)).count(), 1, "it is elsewhere");
+    }
+
+    #[test]
+    fn what_the_peer_manager_says_of_somebody_is_in_its_flight() {
+        let mut recorder = Recorder::default();
+        let now = Now { mono: Timestamp(1), wall: UnixMillis(1) };
+        let (peer, subject) = (id(1), Subject::Peer(id(1)));
+        let said = [
+            PeerEvent::Evicted { peer, by: Some(id(2)) },
+            PeerEvent::Unmet { peer, why: Unmet::Resting },
+            PeerEvent::TwoHosts { peer, kept: addr(), refused: ([11, 9, 0, 1], 1).into() },
+            PeerEvent::Banned { subject, until: UnixMillis(60_001), by_hand: true },
+            PeerEvent::Unbanned { subject },
+            PeerEvent::Bans(Vec::new()),
+        ];
+        said.into_iter().for_each(|event| recorder.sees(now, &Action::Emit(event)));
+        let told: Vec<_> = recorder.flight(&peer).map(|entry| entry.what.to_string()).collect();
+        assert_eq!(
+            told,
+            [
+                format!("had to make room for {}", id(2)),
+                "was wanted and not dialled: A dial failed just before; it rests. (resting)".into(),
+                "came from a second host, 11.9.0.1:1, while it was connected at 11.7.0.1:4000; the first one stays"
+                    .into(),
+                "banned by the operator for 1 minutes".into(),
+                "its ban was lifted by the operator".into(),
+            ]
+        );
     }
 
     #[test]

@@ -1,6 +1,8 @@
 use core::time::Duration;
 
-use peerage_core::{Budget, CloseReason, Closed, Connection, Pool};
+use peerage_core::{
+    Budget, CloseReason, Closed, Connection, ConnectionCommand, ConnectionEvent, DropReason, Pool, RequestError,
+};
 
 use crate::harness::{A, B, HAVE, ITEM, Pair, SECOND, config, message, number};
 
@@ -62,4 +64,68 @@ fn a_connection_that_ends_gives_back_what_it_held() {
     assert_eq!(pair.sides[A].account.owed(), 90_000, "A does not know yet");
     pair.sides[A].connection.handle_stream_end(pair.now, CloseReason::StreamError);
     assert_eq!((pair.sides[A].account.owed(), pair.sides[A].outbound_budget.report().resident), (0, 0));
+}
+
+#[test]
+fn what_a_peer_makes_us_hold_stands_in_its_account_and_its_floor_is_there_when_others_took_the_rest() {
+    let mut b = config(2);
+    b.budget = Budget::with_floors(3_200_000, 10);
+    let mut pair = Pair::connected_with(4, config(1), b);
+    let budget = pair.sides[B].config.budget.clone();
+    let account = Budget::account(1 << 20);
+    budget.seat(&account);
+    pair.command(B, ConnectionCommand::Account(account.clone()));
+    let taken = |pool| (0..).map_while(|_| budget.charge(pool, 1_000).ok()).collect::<Vec<_>>();
+    let _all = (taken(Pool::Reassembly), taken(Pool::Inbox));
+
+    // 20,000 bytes are a tenth of a quarter of what those two pools have.
+    pair.notify(A, message(ITEM, 1, 19_000));
+    pair.run();
+    assert_eq!(account.held(Pool::Inbox), 19_000 + 256);
+    assert_eq!(pair.messages(B).iter().map(number).collect::<Vec<_>>(), [1]);
+    assert_eq!((account.held(Pool::Inbox), account.held(Pool::Reassembly)), (0, 0), "the stack is done with it");
+    pair.notify(A, message(ITEM, 2, 25_000));
+    pair.run();
+    assert!(pair.messages(B).is_empty() && !pair.sides[B].connection.wants_bytes(), "what is beyond it has to wait");
+}
+
+#[test]
+fn what_waits_is_dropped_when_the_runner_says_so_and_each_of_it_is_told() {
+    let mut pair = pair(5);
+    for (command, number) in [(HAVE, 1), (ITEM, 2), (ITEM, 3)] {
+        pair.notify(A, message(command, number, 500));
+    }
+    pair.request(A, 7, message(ITEM, 4, 500), SECOND);
+    pair.command(A, ConnectionCommand::Shed { bytes: 3 * 500 });
+    let told = core::mem::take(&mut pair.sides[A].events);
+    let dropped = |event: &ConnectionEvent| match event {
+        ConnectionEvent::Unsent { command, reason: DropReason::Shed, count } => Some((Some(*command), *count)),
+        ConnectionEvent::Response { id, result: Err(RequestError::Dropped(DropReason::Shed)) } => Some((None, *id)),
+        _ => None,
+    };
+    assert_eq!(told.iter().filter_map(dropped).collect::<Vec<_>>(), [(Some(ITEM), 1), (None, 7)]);
+    pair.run();
+    assert_eq!(
+        pair.messages(B).iter().map(number).collect::<Vec<_>>(),
+        [1, 2],
+        "those that were there first, and higher"
+    );
+    pair.pass(10 * SECOND);
+    assert!(pair.responses(A).is_empty(), "a request ends once");
+}
+
+#[test]
+fn who_is_not_listened_to_is_not_read_and_not_blamed_for_it() {
+    let mut pair = pair(6);
+    pair.notify(A, message(ITEM, 1, 50_000));
+    let half = pair.transmit(A, 20_000);
+    pair.deliver(B, &half);
+    pair.command(B, ConnectionCommand::Listen(false));
+    assert!(!pair.sides[B].connection.wants_bytes());
+    // A message that stands still for so long would end the connection.
+    pair.pass(20 * SECOND);
+    assert!(!pair.is_closed(B));
+    pair.command(B, ConnectionCommand::Listen(true));
+    pair.run();
+    assert_eq!(pair.messages(B).iter().map(number).collect::<Vec<_>>(), [1]);
 }

@@ -254,14 +254,14 @@ impl Pair {
         }
     }
 
-    /// Takes the messages that arrived as notifications; nothing else may have happened but heartbeats.
+    /// Takes the messages that arrived as notifications; nothing else may have happened but heartbeats and waiting for memory.
     pub(crate) fn messages(&mut self, at: usize) -> Vec<Message> {
         self.sides[at]
             .events
             .drain(..)
             .filter_map(|event| match event {
                 ConnectionEvent::Message { message, .. } => Some(message),
-                ConnectionEvent::Rtt(_) | ConnectionEvent::Heartbeat(_) => None,
+                ConnectionEvent::Rtt(_) | ConnectionEvent::Heartbeat(_) | ConnectionEvent::Waits(_) => None,
                 other => panic!("side {at}: {other:?}"),
             })
             .collect()

@@ -177,7 +177,9 @@ async fn heartbeats_carry_what_the_stack_put_there_and_measure_round_trips() {
 async fn what_is_urgent_overtakes_in_the_inbox_of_a_busy_stack() {
     let (a, mut b) = pair(&Net::memory(), Plan::new(1), Plan::new(2)).await;
     let (go, wait) = mpsc::channel();
-    b.order(Do::Block(wait)).await;
+    let (begin, begun) = mpsc::channel();
+    b.order(Do::Block(begin, wait)).await;
+    assert!(begun.recv().is_err(), "nobody sends anything");
     let (length, mut expected) = (1_000, b.resident());
     for command in [BULK, ITEM, NOTE, VOTE] {
         for number in 0..5 {

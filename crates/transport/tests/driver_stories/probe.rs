@@ -49,8 +49,8 @@ pub(crate) enum Do {
     Compute(u64, Meet),
     Want(Want),
     Report(NodeId, Fault),
-    /// Let nothing happen on the stack task until the sender is dropped.
-    Block(mpsc::Receiver<()>),
+    /// Let nothing happen on the stack task from the moment that the first is dropped until the sender of the second is.
+    Block(mpsc::Sender<()>, mpsc::Receiver<()>),
     /// Send a message again whenever there is said to be room.
     Insist(NodeId, Message),
     /// Keep the charges of messages from now on, as a protocol does that keeps the messages.
@@ -153,7 +153,12 @@ impl Protocol for Probe {
 
     fn handle_network(&mut self, _: Now, event: NetworkEvent) {
         match event {
-            NetworkEvent::LinkUp { .. } | NetworkEvent::LinkDown { .. } => panic!("links are the peer manager's alone"),
+            NetworkEvent::LinkUp { .. }
+            | NetworkEvent::LinkDown { .. }
+            | NetworkEvent::Pressure(_)
+            | NetworkEvent::TurnedAway { .. } => {
+                panic!("streams, links and memory are the peer manager's alone")
+            }
             NetworkEvent::DialFailed { expected, closed, .. } => self.saw(Saw::DialFailed(expected, closed)),
             NetworkEvent::Unmet { peer, why } => self.saw(Saw::Unmet(peer, why)),
             NetworkEvent::PeerUp { peer, info } => self.saw(Saw::Up(peer, info)),
@@ -198,7 +203,8 @@ impl Protocol for Probe {
                 self.insisting = Some(message.clone());
                 Action::Send { to: vec![peer], message }
             }
-            Do::Block(until) => {
+            Do::Block(begun, until) => {
+                drop(begun);
                 assert!(until.recv().is_err(), "nobody sends anything");
                 return;
             }

@@ -3,6 +3,7 @@
 use std::{net::Ipv4Addr, time::Duration};
 
 use peerage_core::CloseReason;
+use peerage_transport::proto::{peer_manager::PeerCommand, recorder::Happening};
 
 use crate::{
     hand::{Hand, Initiator, Raw},
@@ -139,6 +140,26 @@ async fn a_flood_of_half_open_handshakes_evicts_itself_and_not_the_lonely_newcom
     assert_eq!(stage.counted().get(&by_us(CloseReason::HalfOpenLimit, 1).0), Some(&(evicted as u64)));
     drop(flood);
     victim.ends_clean([slow, newcomer]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_comes_from_where_nobody_may_come_from_is_closed_unread_and_it_is_noted_who_was_there() {
+    let stage = Stage::set().await;
+    let victim = Plan::new().start().await;
+    let from = Ipv4Addr::new(127, 66, 0, 1);
+    let mut early = try_shake(Raw::connect_from(from, victim.addr).await, 66).await.expect("nobody is denied");
+    victim.order_peers(PeerCommand::Deny(vec!["127.66.0.0/16".parse().expect("a range")])).await;
+    assert_eq!(early.told_why().await, Some(CloseReason::Denied), "whoever is there hears it");
+    for _ in 0..3 {
+        assert!(try_shake(Raw::connect_from(from, victim.addr).await, 66).await.is_none(), "unread");
+    }
+    stage.ended(CloseReason::Denied, 4).await;
+    let closed = Happening::TurnedAway { ip: from.into(), reason: CloseReason::Denied };
+    let flight = victim.flight(early.id).await;
+    assert_eq!(flight.last(), Some(&closed), "{flight:#?}");
+    let elsewhere = Raw::connect_from(Ipv4Addr::new(127, 67, 0, 1), victim.addr).await;
+    let other = try_shake(elsewhere, 67).await.expect("another range");
+    victim.ends_clean([other]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -85,7 +85,8 @@ async fn a_proof_heard_in_another_handshake_does_not_serve_whoever_heard_it() {
     let third = initiator.third(&proof);
     initiator.raw.send(&third).await;
     assert_eq!(told_under_keys(initiator).await, Some(CloseReason::BadProof));
-    stage.ended(CloseReason::BadProof, 1).await;
+    // The honest one took leave of the attacker when it stopped.
+    stage.counts([by_us(CloseReason::BadProof, 1), by_us(CloseReason::Shutdown, 1)]).await;
     assert_eq!(victim.rest(), []);
     victim.ends_clean([]).await;
 }

@@ -10,16 +10,22 @@
 
 #![cfg(feature = "tokio")]
 
+#[path = "../sockets/counters.rs"]
 mod counters;
 mod crowds;
 mod floods;
 mod fragments;
+#[path = "../sockets/hand.rs"]
 mod hand;
 mod handshake;
 mod known_key;
+mod memory;
 mod messages;
 mod preamble;
 mod records;
 mod slow;
+#[path = "../sockets/stage.rs"]
 mod stage;
+#[path = "../sockets/victim.rs"]
+#[expect(dead_code, reason = "shared with the stories of `reasons`")]
 mod victim;

@@ -42,6 +42,16 @@ impl Sink for Vec<u8> {
     }
 }
 
+/// Only counts the bytes.
+pub(super) struct Count(pub(super) usize);
+
+impl Sink for Count {
+    fn put(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
+        self.0 += bytes.len();
+        Ok(())
+    }
+}
+
 /// Compares what is written with what is left of the bytes, and fails at the first difference.
 pub(super) struct Compare<'a>(pub(super) &'a [u8]);
 

@@ -3,9 +3,8 @@
 use std::{hint::black_box, time::Duration};
 
 use bytes::Bytes;
-use peerage_wire::payload::{from_bytes, to_bytes};
+use peerage_wire::payload::{Exact, from_exact_bytes, to_bytes};
 use prost::Message;
-use serde::{Serialize, de::DeserializeOwned};
 
 use super::Plan;
 use crate::{
@@ -34,11 +33,11 @@ pub(crate) fn run(plan: &Plan, printer: Printer) {
 
 fn compare<T, P>(plan: &Plan, printer: Printer, what: &str, value: &T)
 where
-    T: Serialize + DeserializeOwned + PartialEq,
+    T: Exact + PartialEq,
     P: for<'a> From<&'a T> + Message + PartialEq + Default,
 {
     let bytes = to_bytes(value);
-    assert!(from_bytes::<T>(&bytes, bytes.len()).is_ok_and(|again| again == *value));
+    assert!(from_exact_bytes::<T>(&bytes, bytes.len()).is_ok_and(|again| again == *value));
     let peer = P::from(value);
     let peer_bytes = Bytes::from(peer.encode_to_vec());
     assert!(P::decode(peer_bytes.clone()).is_ok_and(|again| again == peer));
@@ -47,7 +46,7 @@ where
         let round = [
             each(SPAN, || drop(black_box(to_bytes(black_box(value))))),
             each(SPAN, || drop(black_box(black_box(&peer).encode_to_vec()))),
-            each(SPAN, || drop(black_box(from_bytes::<T>(black_box(&bytes), bytes.len())))),
+            each(SPAN, || drop(black_box(from_exact_bytes::<T>(black_box(&bytes), bytes.len())))),
             each(SPAN, || drop(black_box(P::decode(black_box(peer_bytes.clone()))))),
         ];
         times.iter_mut().zip(round).for_each(|(of, one)| of.push(one));

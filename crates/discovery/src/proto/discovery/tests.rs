@@ -63,8 +63,17 @@ impl Node {
     }
 
     fn up_from(&mut self, number: u8, remote: SocketAddr) {
-        let info = LinkInfo { peer: id(number), outbound: true, remote, listen: vec![], features: 0, dial_key: None };
+        self.up_as(number, true, remote);
+    }
+
+    fn up_as(&mut self, number: u8, outbound: bool, remote: SocketAddr) {
+        let info = LinkInfo { peer: id(number), outbound, remote, listen: vec![], features: 0, dial_key: None };
         self.0.handle_network(now(0), NetworkEvent::PeerUp { peer: id(number), info });
+    }
+
+    fn down(&mut self, at: u64, number: u8) {
+        let closed = Closed::by_us(CloseReason::Surplus);
+        self.0.handle_network(now(at), NetworkEvent::PeerDown { peer: id(number), closed });
     }
 
     fn hears(&mut self, at: u64, number: u8, record: &NodeRecord) {
@@ -304,6 +313,43 @@ fn a_candidate_that_cannot_be_reached_is_not_waited_for() {
     assert_eq!(node.0.timers.pop_due(Timestamp::from_millis(5_001)), Some(Timer::Seeds), "no timer is left behind");
 }
 
+/// A refusal comes before anybody proved who it is: whoever stands on the way can say it.
+#[test]
+fn what_the_other_side_says_of_a_dial_has_nobody_forgotten() {
+    use CloseReason::*;
+    let dials_failed = |closed: fn(CloseReason) -> Closed, reason| {
+        let mut node = Node::new();
+        node.knows(1);
+        node.down(0, 1);
+        let failed = NetworkEvent::DialFailed { addr: addr(1), expected: Some(id(1)), closed: closed(reason) };
+        node.0.handle_network(now(0), failed);
+        node.0.known().next().expect("one").failures
+    };
+    for reason in [DialRefused, DialTimeout, HandshakeTimeout, StreamError, WrongPeer] {
+        assert_eq!(dials_failed(Closed::by_them, reason), 0, "{reason:?}");
+        assert_eq!(dials_failed(Closed::by_us, reason), 1, "{reason:?}");
+        assert_eq!(dials_failed(Closed::by_network, reason), 1, "{reason:?}");
+    }
+}
+
+/// A record lasts for two days, and its signature with it.
+#[test]
+fn an_old_record_that_somebody_repeats_leads_nobody_to_where_its_node_was() {
+    let (old, new) = (signed(2, 1, vec![addr(7)]), signed(2, 2, vec![addr(2)]));
+    let mut node = Node::new();
+    node.knows(1);
+    node.0.joined = true;
+    for (named, place) in [(new, addr(2)), (old, addr(2))] {
+        node.0.searches.clear();
+        node.actions();
+        node.0.handle_command(now(0), look(named.key()));
+        let [(_, request)] = node.requests()[..] else { panic!("no question") };
+        node.responds(1, request, Ok(nodes(&[named])));
+        let wanted: Vec<_> = node.wants().into_iter().filter(|want| matches!(want, Want::Now { .. })).collect();
+        assert_eq!(wanted, [Want::Now { peer: id(2), addrs: vec![place] }]);
+    }
+}
+
 /// Clocks differ: what is in its time for one is not for another, and neither is at fault.
 #[test]
 fn a_record_out_of_its_time_is_passed_over_and_whoever_named_it_keeps_its_name() {
@@ -528,6 +574,46 @@ fn seeds_are_wanted_until_somebody_is_there_and_again_when_all_are_lost() {
     );
     node.0.handle_timeout(now(405_000));
     assert!(node.wants().contains(&want));
+}
+
+/// Whoever comes by himself may be of one party with all others who do.
+#[test]
+fn strangers_who_came_by_themselves_keep_nobody_from_the_seeds() {
+    let wanted_after_loss = |outbound: bool| {
+        let mut node = Node::with(|config| config.seeds = vec![(id(9), vec![addr(9)])]);
+        let seed = Want::Now { peer: id(9), addrs: vec![addr(9)] };
+        node.up_as(1, false, addr(1));
+        node.up_as(2, outbound, addr(2));
+        let asked = node.requests();
+        let (_, request) = asked[0];
+        node.responds(1, request, Ok(nodes(&[])));
+        node.actions();
+        node.0.joined = true;
+        node.0.searches.clear();
+        node.0.handle_timeout(now(200_000));
+        let before = node.wants().contains(&seed);
+        node.down(200_000, 2);
+        node.0.handle_timeout(now(200_000 + SEEDS_MOST.as_millis() as u64));
+        (before, node.wants().contains(&seed))
+    };
+    assert_eq!(wanted_after_loss(true), (false, true), "the last that it chose is lost");
+    assert_eq!(wanted_after_loss(false), (true, true), "it never chose any");
+}
+
+#[test]
+fn a_seed_is_wanted_now_and_then_though_nobody_was_lost() {
+    let seeds = vec![(id(0), vec![addr(0)]), (id(8), vec![addr(8)]), (id(9), vec![addr(9)])];
+    let mut node = Node::with(|config| config.seeds = seeds);
+    node.knows(1);
+    let [(_, request)] = node.requests()[..] else { panic!("it looks for itself") };
+    node.responds(1, request, Ok(nodes(&[])));
+    node.up(9);
+    node.actions();
+    node.0.handle_timeout(now(SELF_LOOKUP.as_millis() as u64 - 1));
+    let seed = Want::Now { peer: id(8), addrs: vec![addr(8)] };
+    assert!(!node.wants().contains(&seed));
+    node.0.handle_timeout(now(SELF_LOOKUP.as_millis() as u64));
+    assert_eq!(node.wants(), [seed], "the other one is here");
 }
 
 #[test]

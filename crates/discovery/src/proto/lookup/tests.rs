@@ -73,6 +73,44 @@ fn it_remembers_no_more_than_it_may_and_forgets_the_farthest() {
     assert_eq!(kept[7], order[999], "an answer of it is still to come");
 }
 
+/// Keys can be made at will, each closer than the last, and the signatures beforehand.
+#[test]
+fn whoever_always_names_somebody_closer_is_not_asked_for_ever() {
+    let target = DhtKey::from_bytes([7; 32]);
+    let mut closer = sorted((0..2_000).map(id), target);
+    let mut lookup = Lookup::new(target, 4, 3, 8);
+    lookup.add(contact(closer.pop().expect("many")));
+    let mut asked = Vec::new();
+    while let Some(Contact { node, .. }) = lookup.next_to_ask() {
+        asked.push(node);
+        closer.split_off(closer.len().saturating_sub(2)).into_iter().for_each(|node| lookup.add(contact(node)));
+        // Every other one is a name without a node.
+        assert!(if asked.len().is_multiple_of(2) { lookup.failed(&node) } else { lookup.answered(&node) });
+    }
+    assert_eq!(asked.len(), 8);
+    assert!(lookup.is_done());
+    assert_eq!(lookup.closest().count(), 4, "those that answered count");
+}
+
+#[test]
+fn who_was_asked_is_not_asked_again_when_it_is_named_again() {
+    let target = DhtKey::from_bytes([7; 32]);
+    let order = sorted((0..5).map(id), target);
+    let mut lookup = Lookup::new(target, 4, 2, 4);
+    order[3..].iter().for_each(|node| lookup.add(contact(*node)));
+    assert!(lookup.next_to_ask().is_some() && lookup.next_to_ask().is_some());
+    // The nearer of the two fails first, and so many closer ones are named that there is no room for it.
+    lookup.failed(&order[3]);
+    order[..3].iter().for_each(|node| lookup.add(contact(*node)));
+    lookup.failed(&order[4]);
+    lookup.add(contact(order[3]));
+    while let Some(Contact { node, .. }) = lookup.next_to_ask() {
+        assert_ne!(node, order[3]);
+        lookup.answered(&node);
+    }
+    assert!(lookup.is_done());
+}
+
 /// Full knowledge, as buckets would keep it: of each bucket any 16.
 fn table(own: NodeId, nodes: &[NodeId], rng: &mut impl Rng) -> Vec<NodeId> {
     let mut buckets: BTreeMap<u8, Vec<NodeId>> = BTreeMap::new();

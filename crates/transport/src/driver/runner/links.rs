@@ -1,17 +1,18 @@
 //! What happens on connections, from the stream that opens to the end of it.
 
-use core::{net::SocketAddr, time::Duration};
+use core::{net::SocketAddr, sync::atomic::AtomicBool, time::Duration};
 use peerage_core::{
-    Budget, Charge, Class, CloseReason, Closed, Connection, ConnectionCommand, ConnectionEvent, DialKey, LinkId,
-    Message, NetworkEvent, NodeId, Pool, Protocol, RequestError, RequestId,
+    Budget, Charge, Class, CloseReason, Closed, Connection, ConnectionCommand, ConnectionEvent, DialKey, DropReason,
+    LinkId, Message, NetworkEvent, NodeId, PerClass, Pool, Protocol, RequestError, RequestId,
 };
 use std::{io, sync::Arc};
-use tokio::{sync::mpsc, time::timeout};
+use tokio::time::timeout;
 
 use crate::{
     driver::{
         BoxedStream, Target,
-        link::{EndGuard, LinkEvent, LinkTask, refused},
+        link::{EndGuard, LinkEvent, LinkTask, count_dropped, refused},
+        mailbox::mailbox,
         registry::LinkHandle,
     },
     proto::{admission::Verdict, inflow::Inflow},
@@ -19,8 +20,6 @@ use crate::{
 
 use super::{Asked, Link, Opened, Runner};
 
-/// A TCP connection that does not stand by then failed (our guess; discovery allows a candidate 5 s, handshake included).
-const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a security layer below the records may take (parameters, 1.1: as the handshake above it).
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -33,8 +32,9 @@ where
 {
     pub(super) fn dial(&mut self, addr: SocketAddr, expected: Option<NodeId>, dial_key: Option<DialKey>) {
         let (fabric, opened) = (Arc::clone(&self.fabric), self.opened.0.clone());
+        let patience = self.config.dial_timeout;
         tokio::spawn(async move {
-            let stream = timeout(DIAL_TIMEOUT, fabric.dial(addr)).await;
+            let stream = timeout(patience, fabric.dial(addr)).await;
             let stream = stream.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
             // An error means that the stack is gone and wants nobody any more.
             let _unheard = opened.send(Opened::Dialled { addr, target: Target { expected, dial_key }, stream }).await;
@@ -63,6 +63,7 @@ where
             Verdict::Evict(oldest) => self.close(oldest, CloseReason::HalfOpenLimit),
             Verdict::Refuse(reason) => {
                 count_closed(Closed::by_us(reason));
+                self.stack.push(NetworkEvent::TurnedAway { remote, reason });
                 return tracing::debug!(%remote, %reason, "stream refused unread");
             }
         }
@@ -70,18 +71,35 @@ where
     }
 
     fn start_link(&mut self, link: LinkId, stream: BoxedStream, remote: SocketAddr, target: Option<Target>) {
-        let (sender, commands) = mpsc::unbounded_channel();
+        let (post, mail) = mailbox();
+        let (post, starved) = (Arc::new(post), Arc::<AtomicBool>::default());
         let account = Budget::account(self.config.owed_per_peer);
         let (outbound, dialled) = (target.is_some(), target.as_ref().map(|target| target.expected));
-        let handle = LinkHandle { remote, outbound, peer: None, account, starved: Arc::default(), commands: sender };
-        if !self.heartbeat.is_empty() {
-            // The receiver is in our hands: this cannot fail.
-            let _received = handle.commands.send(ConnectionCommand::Heartbeat(self.heartbeat.clone()));
-        }
         let inflow = Inflow::new(self.config.inflow, self.clock.now().mono);
-        self.links.insert(link, Link { remote, dialled, info: None, admitted: false, early: Vec::new(), inflow });
-        self.registry.insert(link, handle.clone());
+        let entry = Link {
+            remote,
+            dialled,
+            info: None,
+            admitted: false,
+            early: Vec::new(),
+            inflow,
+            account: account.clone(),
+            starved: Arc::clone(&starved),
+            post: Arc::clone(&post),
+            outgoing: Vec::new(),
+            consumed: PerClass::default(),
+            due: PerClass::default(),
+            waits: false,
+            stopped: false,
+        };
+        self.links.insert(link, entry);
+        self.order(link, ConnectionCommand::Account(account.clone()));
+        if !self.heartbeat.is_empty() {
+            self.order(link, ConnectionCommand::Heartbeat(self.heartbeat.clone()));
+        }
+        self.registry.insert(link, LinkHandle { remote, outbound, peer: None, account: account.clone(), post });
         let (security, clock, events) = (Arc::clone(&self.security), self.clock, self.link_events.0.clone());
+        let write_patience = self.config.write_patience;
         tokio::spawn(async move {
             let _guard = EndGuard { link, events: events.clone() };
             let opening = security.open(stream, remote, target, clock.now());
@@ -90,14 +108,15 @@ where
             let (stream, connection): (_, Box<dyn Connection + Send>) = match secured {
                 Ok(secured) => secured,
                 Err(closed) => {
-                    let event = LinkEvent::Connection(ConnectionEvent::Closed(closed));
+                    let event = LinkEvent::Connection(vec![ConnectionEvent::Closed(closed)]);
                     // The guard's word follows; if this one cannot be said, neither can that.
                     let _unheard = events.send((link, event));
                     return;
                 }
             };
-            let LinkHandle { account, starved, .. } = handle;
-            LinkTask { link, remote, connection, stream, clock, account, starved, commands, events }.run().await;
+            let task =
+                LinkTask::new(link, remote, connection, stream, clock, account, starved, mail, events, write_patience);
+            task.run().await;
         });
     }
 
@@ -113,7 +132,9 @@ where
                 }
             }
             LinkEvent::Skipped(class, bytes) => self.consumed(link, class, bytes),
-            LinkEvent::Connection(event) => self.connection_event(link, event),
+            LinkEvent::Connection(events) => {
+                events.into_iter().for_each(|event| self.connection_event(link, event));
+            }
         }
     }
 
@@ -131,6 +152,7 @@ where
                 self.stack.push(NetworkEvent::LinkUp { link, info });
             }
             ConnectionEvent::Closed(closed) => self.link_closed(link, closed),
+            ConnectionEvent::Waits(waits) => entry.waits = waits,
             event if entry.admitted => self.admitted_event(link, event),
             event => entry.early.push(event),
         }
@@ -156,6 +178,9 @@ where
                     self.stack.push_from(link, class, bytes, NetworkEvent::Response { peer, id, command, result });
                 }
                 (Some(Asked { peer, id, command, .. }), Err(error)) => {
+                    if error == RequestError::Dropped(DropReason::Shed) {
+                        count_dropped(DropReason::Shed, 1);
+                    }
                     self.stack.push(NetworkEvent::Response { peer, id, command, result: Err(error) });
                 }
                 // Nobody waits any more, but the sender's credit must come back all the same.
@@ -167,8 +192,15 @@ where
             },
             ConnectionEvent::Rtt(rtt) => self.stack.push(NetworkEvent::PeerStats { peer, rtt }),
             ConnectionEvent::Heartbeat(data) => self.stack.push(NetworkEvent::Heartbeat { peer, data }),
+            // The link task counted it.
+            ConnectionEvent::Unsent { command, reason, .. } => {
+                self.stack.push(NetworkEvent::Shed { peer, command, reason });
+            }
             // The link task counts what was skipped; the others were handled before.
-            ConnectionEvent::Skipped { .. } | ConnectionEvent::Established(_) | ConnectionEvent::Closed(_) => {}
+            ConnectionEvent::Skipped { .. }
+            | ConnectionEvent::Established(_)
+            | ConnectionEvent::Waits(_)
+            | ConnectionEvent::Closed(_) => {}
         }
     }
 
@@ -178,6 +210,7 @@ where
         entry.admitted = true;
         let early = std::mem::take(&mut entry.early);
         let peer = info.peer;
+        self.seat(link);
         self.live.insert(peer, link);
         tracing::debug!(%peer, remote = %info.remote, outbound = info.outbound, "peer up");
         self.stack.push(NetworkEvent::PeerUp { peer, info });
@@ -187,13 +220,14 @@ where
     }
 
     pub(super) fn close(&mut self, link: LinkId, reason: CloseReason) {
-        self.registry.command(link, ConnectionCommand::Close(reason));
+        self.order(link, ConnectionCommand::Close(reason));
         self.link_closed(link, Closed::by_us(reason));
     }
 
     /// The end of a connection for the stack; its task may still be writing its last words.
     fn link_closed(&mut self, link: LinkId, closed: Closed) {
-        let Some(entry) = self.links.remove(&link) else { return };
+        let Some(mut entry) = self.links.remove(&link) else { return };
+        entry.post.put(&mut entry.outgoing);
         self.admission.ended(link);
         self.releases.cancel(&link);
         count_closed(closed);
@@ -229,7 +263,7 @@ fn arrived(message: &Message, charge: Charge) -> (Class, usize, Charge) {
     (message.command.class(), charge.bytes(), charge.transfer(Pool::Inbox))
 }
 
-fn count_closed(closed: Closed) {
+pub(super) fn count_closed(closed: Closed) {
     let (by, reason) = (closed.by.label(), closed.reason.label());
     metrics::counter!("peerage_connections_closed_total", "by" => by, "reason" => reason).increment(1);
 }

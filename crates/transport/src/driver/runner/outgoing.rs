@@ -1,14 +1,17 @@
 //! What the stack sends: charged to its recipients, and handed to their connections.
 
-use core::time::Duration;
+use core::{sync::atomic::Ordering::Relaxed, time::Duration};
 use peerage_core::{
-    Charge, Command, ConnectionCommand, DropReason, LinkId, Message, NetworkEvent, NodeId, Outbound, Pool, Protocol,
-    RequestError, RequestId,
+    Charge, Class, Command, ConnectionCommand, DropReason, LinkId, Message, NetworkEvent, NodeId, Outbound, PerClass,
+    Pool, Protocol, RequestError, RequestId,
 };
 use peerage_wire::limits::MESSAGE_OVERHEAD;
 use std::sync::Arc;
 
-use crate::{driver::link::count_dropped, proto::connection::credit::cost};
+use crate::{
+    driver::link::count_dropped,
+    proto::connection::credit::{batch, cost},
+};
 
 use super::{Asked, Runner};
 
@@ -25,11 +28,10 @@ where
         let resident = self.config.budget.charge(Pool::Outbound, bytes).map(Arc::new);
         for peer in to {
             let outcome = match &resident {
-                Ok(resident) => self.outbound(peer, message, Arc::clone(resident)).and_then(|(link, outbound)| {
-                    let sent = self.registry.command(link, ConnectionCommand::Notify(outbound));
-                    if sent { Ok(()) } else { Err(DropReason::ConnectionLost) }
+                Ok(resident) => self.outbound(peer, message, Arc::clone(resident)).map(|(link, outbound)| {
+                    self.order(link, ConnectionCommand::Notify(outbound));
                 }),
-                Err(_) => Err(DropReason::OverBudget),
+                Err(_) => self.send_from_floor(peer, message),
             };
             if let Err(reason) = outcome {
                 self.shed(peer, message.command, reason);
@@ -38,7 +40,7 @@ where
     }
 
     /// Charges a message to its recipient's account.
-    fn outbound(
+    pub(super) fn outbound(
         &self,
         peer: NodeId,
         message: &Message,
@@ -46,8 +48,9 @@ where
     ) -> Result<(LinkId, Outbound), DropReason> {
         self.security.allows(message)?;
         let link = *self.live.get(&peer).ok_or(DropReason::NotConnected)?;
-        let account = self.registry.account(link).ok_or(DropReason::ConnectionLost)?;
-        let owed = account.owe(cost(message.len())).map_err(|_| DropReason::PeerOverLimit)?;
+        // A task that is gone takes nothing, though its last word may still be on its way here.
+        let entry = self.links.get(&link).filter(|entry| !entry.post.is_closed()).ok_or(DropReason::ConnectionLost)?;
+        let owed = entry.account.owe(cost(message.len())).map_err(|_| DropReason::PeerOverLimit)?;
         Ok((link, Outbound { message: message.clone(), resident, owed }))
     }
 
@@ -55,10 +58,11 @@ where
         count_dropped(reason, 1);
         // What did not fit now may fit later; what is too long or has lost its connection never will.
         let passing = matches!(reason, DropReason::PeerOverLimit | DropReason::OverBudget);
-        if let Some(link) = self.live.get(&peer).filter(|_| passing) {
-            self.registry.starve(*link);
+        let link = self.live.get(&peer).filter(|_| passing).copied();
+        if let Some((link, entry)) = link.and_then(|link| Some((link, self.links.get(&link)?))) {
+            entry.starved.store(true, Relaxed);
             // Its task may sleep: any command wakes it, and this one changes nothing.
-            self.registry.command(*link, ConnectionCommand::Heartbeat(self.heartbeat.clone()));
+            self.order(link, ConnectionCommand::Heartbeat(self.heartbeat.clone()));
         }
         self.stack.push(NetworkEvent::Shed { peer, command, reason });
     }
@@ -66,14 +70,11 @@ where
     pub(super) fn request(&mut self, to: NodeId, id: RequestId, message: Message, timeout: Duration) {
         let command = message.command;
         let wire_id = self.number();
-        let charged =
-            self.config.budget.charge(Pool::Outbound, cost(message.len())).map_err(|_| DropReason::OverBudget);
-        let sent =
-            charged.and_then(|charge| self.outbound(to, &message, Arc::new(charge))).and_then(|(link, outbound)| {
-                self.asked.insert(wire_id, Asked { link, peer: to, id, command });
-                let sent = self.registry.command(link, ConnectionCommand::Request { id: wire_id, outbound, timeout });
-                if sent { Ok(()) } else { Err(DropReason::ConnectionLost) }
-            });
+        let charged = self.charge_to(to, message.len());
+        let sent = charged.and_then(|charge| self.outbound(to, &message, Arc::new(charge))).map(|(link, outbound)| {
+            self.asked.insert(wire_id, Asked { link, peer: to, id, command });
+            self.order(link, ConnectionCommand::Request { id: wire_id, outbound, timeout });
+        });
         if let Err(reason) = sent {
             count_dropped(reason, 1);
             self.asked.remove(&wire_id);
@@ -86,16 +87,83 @@ where
         let Some((link, wire_id)) = self.to_answer.remove(&id) else {
             return self.shed(to, message.command, DropReason::Unrequested);
         };
-        let charged =
-            self.config.budget.charge(Pool::Outbound, cost(message.len())).map_err(|_| DropReason::OverBudget);
+        let charged = self.charge_to(to, message.len());
         let outbound = charged.and_then(|charge| self.outbound(to, &message, Arc::new(charge)));
         match outbound {
             // The answer goes where the question came from, or nowhere.
             Ok((live, outbound)) if live == link => {
-                self.registry.command(link, ConnectionCommand::Respond { id: wire_id, outbound });
+                self.order(link, ConnectionCommand::Respond { id: wire_id, outbound });
             }
             Ok(_) => self.shed(to, message.command, DropReason::ConnectionLost),
             Err(reason) => self.shed(to, message.command, reason),
+        }
+    }
+
+    /// Puts a command for a connection aside; [`flush`](Self::flush) hands over all of them at once.
+    pub(super) fn order(&mut self, link: LinkId, command: ConnectionCommand) {
+        let Some(entry) = self.links.get_mut(&link) else { return }; // it ended just before
+        if entry.outgoing.is_empty() {
+            self.touched.push(link);
+        }
+        entry.outgoing.push(command);
+    }
+
+    /// The stack consumed a message: its credit is returned with the next [`flush`](Self::flush), or later if the peer sends
+    /// faster than it may.
+    pub(super) fn consumed(&mut self, link: LinkId, class: Class, bytes: usize) {
+        let Some(entry) = self.links.get_mut(&link) else { return };
+        if entry.consumed == PerClass::default() {
+            self.owing.push(link);
+        }
+        entry.consumed[class] += bytes;
+    }
+
+    /// Hands over what was put aside: one wake-up for each connection, which then sees all of it.
+    pub(super) fn flush(&mut self) {
+        let now = self.now.mono;
+        let mut links = core::mem::take(&mut self.owing);
+        for link in links.drain(..) {
+            let Some(entry) = self.links.get_mut(&link) else { continue };
+            let consumed = core::mem::take(&mut entry.consumed);
+            let mut returned = PerClass::default();
+            for (class, bytes) in consumed.iter().filter(|(_, bytes)| **bytes > 0) {
+                returned[class] = entry.inflow.consumed(now, class, *bytes);
+            }
+            self.grant(link, &returned);
+        }
+        self.owing = links;
+        let mut links = core::mem::take(&mut self.touched);
+        for link in links.drain(..) {
+            let Some(entry) = self.links.get_mut(&link) else { continue };
+            entry.post.put(&mut entry.outgoing);
+        }
+        self.touched = links;
+    }
+
+    /// Returns credit that is due: a connection tells its peer of a good part of a window at once and of nothing less
+    /// ([`credit`](crate::proto::connection::credit)), so it is not woken for less either.
+    fn grant(&mut self, link: LinkId, returned: &PerClass<usize>) {
+        let Some(entry) = self.links.get_mut(&link) else { return };
+        if let Some(at) = entry.inflow.next_release() {
+            self.releases.set(link, at);
+        }
+        for (class, bytes) in returned.iter().filter(|(_, bytes)| **bytes > 0) {
+            let Some(entry) = self.links.get_mut(&link) else { return };
+            entry.due[class] += bytes;
+            if entry.due[class] >= batch(class) {
+                let bytes = core::mem::take(&mut entry.due[class]);
+                self.order(link, ConnectionCommand::Consumed { class, bytes });
+            }
+        }
+    }
+
+    /// Returns credit that was held back until now.
+    pub(super) fn release_credit(&mut self) {
+        let now = self.now.mono;
+        while let Some(link) = self.releases.pop_due(now) {
+            let Some(entry) = self.links.get_mut(&link) else { continue };
+            let returned = entry.inflow.release(now);
+            self.grant(link, &returned);
         }
     }
 

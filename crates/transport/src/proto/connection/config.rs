@@ -17,6 +17,10 @@ pub const WIRE_VERSION: u8 = 1;
 /// is part of the protocol; a node that sets another number talks only to its like.
 pub const REKEY_EVERY: u64 = 1 << 16;
 
+/// How long the budget may refuse before the connection ends. Longer than a message may stand still (`pace.rs`), so that
+/// whoever holds memory for nothing goes before whoever waits for it.
+const BUDGET_PATIENCE: Duration = Duration::from_secs(15);
+
 /// What all connections of a node share; one `Arc` of it per node.
 ///
 /// [`new`](Self::new) fills in what rarely differs; the fields are public so that the rest can be set before it is
@@ -50,6 +54,8 @@ pub struct ConnectionConfig {
     /// While a message is incomplete, 10 KiB at least must arrive in each window of this length, whatever they are
     /// (parameters, 1.3: slower than 1 KiB/s over 10 s ends the connection).
     pub stall_window: Duration,
+    /// How long the budget may refuse a message that arrives before the connection ends: [`BUDGET_PATIENCE`].
+    pub budget_patience: Duration,
     /// Records a direction between two rekeys: [`REKEY_EVERY`], except in tests.
     pub rekey_every: u64,
 }
@@ -78,6 +84,7 @@ impl ConnectionConfig {
             heartbeat_interval: Duration::from_secs(30),
             dead_after: Duration::from_secs(90),
             stall_window: Duration::from_secs(10),
+            budget_patience: BUDGET_PATIENCE,
             rekey_every: REKEY_EVERY,
         }
     }

@@ -36,8 +36,8 @@ pub const fn largest(class: Class) -> usize {
 }
 
 /// Credit is returned when this much is due, so that it takes few bytes itself (HTTP/2 stacks return half; a quarter
-/// keeps more of the window usable).
-const fn batch(class: Class) -> usize {
+/// keeps more of the window usable). A runner may keep back what is less, as long as it keeps it all in one place.
+pub const fn batch(class: Class) -> usize {
     window(class) / 4
 }
 

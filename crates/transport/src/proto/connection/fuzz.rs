@@ -15,7 +15,7 @@ use super::{
     ConnectionConfig, SecureConnection, State,
     commands::{self, Beat, Grant, MAX_HEARTBEAT_DATA},
     credit::{cost, window},
-    handshake::{Pattern, Secured},
+    handshake::{Channel, Pattern, Secured},
     open::{Events, Open},
     sealed::{Opener, Sealer},
 };
@@ -67,7 +67,8 @@ impl Stage {
         let config = Arc::new(config);
         let key = |number| CipherState::initialize_key(&[number; 32]);
         let keys = Split { send: key(1), receive: key(2), handshake_hash: [0; 32], remote_static: [0; 32] };
-        let secured = Secured { pattern: Pattern::Xx, keys, peer: NodeId::default(), features: 0, listen: Vec::new() };
+        let channel = Channel::Noise { pattern: Pattern::Xx, keys };
+        let secured = Secured { channel, peer: NodeId::default(), features: 0, listen: Vec::new() };
         let open = Open::new(&config, outbound, secured, Bytes::new(), Timestamp::ZERO, &mut rng);
         let connection = SecureConnection {
             config,
@@ -78,6 +79,7 @@ impl Stage {
             output: Vec::new(),
             events: Events::new(),
             closed: None,
+            account: None,
         };
         let ample = Budget::default();
         Self {
@@ -190,7 +192,8 @@ impl Stage {
                     assert!(count > 0 || bytes > 0);
                     self.connection.handle_command(self.now, ConnectionCommand::Consumed { class, bytes });
                 }
-                ConnectionEvent::Rtt(_) => {}
+                ConnectionEvent::Rtt(_) | ConnectionEvent::Waits(_) => {}
+                ConnectionEvent::Unsent { count, .. } => assert!(count > 0, "nothing is no news"),
                 ConnectionEvent::Closed(_) => self.closed = true,
             }
         }
@@ -269,9 +272,18 @@ impl Stage {
             }
             11 => self.consume(true),
             12 => self.consume(false),
+            13 if op & 0x40 != 0 => {
+                let bytes = usize::from(input.number());
+                self.connection.handle_command(self.now, ConnectionCommand::Shed { bytes });
+            }
             13 => {
                 let data = Bytes::copy_from_slice(input.chunk());
                 self.connection.handle_command(self.now, ConnectionCommand::Heartbeat(data));
+            }
+            14 if op & 0x40 != 0 => {
+                let listens = input.byte().is_multiple_of(2);
+                self.connection.handle_command(self.now, ConnectionCommand::Listen(listens));
+                assert!(listens || !self.connection.wants_bytes());
             }
             14 => self.connection.handle_command(self.now, ConnectionCommand::Close(CloseReason::Shutdown)),
             _ => self.connection.handle_stream_end(self.now, CloseReason::StreamError),

@@ -31,12 +31,16 @@
 //! | `SecondOfIk` | message 2 | | keys |
 //! | `SecondOfIk` | RETRY | message 1 of XX | `Second` |
 //! | `Second` | message 2 | message 3 | keys |
-//! | each | another record | REFUSE | the end |
+//! | `Preamble` | another record | | the end |
+//! | each other | another record | REFUSE | the end |
 //! | each | REFUSE | | the end |
 //!
 //! So there is one RETRY at most, and none in XX. Both sides hash it, and the message that it answers, into the prologue
 //! of XX: whoever made one of them up, or changed it, gets no connection. A RETRY by itself proves nothing, and what was
 //! known of the responder stays known until XX has proved another key.
+//!
+//! Another pattern is a number and its properties in [`Pattern`], steps here with a row above, messages in `messages.rs`, and
+//! its tokens in `noise`; the compiler asks for the rest.
 
 mod messages;
 mod outcome;
@@ -50,7 +54,7 @@ use sha2::{Digest, Sha256};
 use super::ConnectionConfig;
 use crate::proto::noise::{HandshakeState, Role};
 use messages::{NO_VERSION, read_first, read_first_of_ik, read_second, read_third, write_message};
-pub(super) use outcome::{Answer, Failure, Secured};
+pub(super) use outcome::{Answer, Channel, Failure, Secured};
 
 /// The beginning of the prologue; the preamble record follows, header included (parameters, 1.1).
 const PROLOGUE: &[u8] = b"peerage-v1";
@@ -75,18 +79,47 @@ pub(super) enum Pattern {
     Ik = 2,
 }
 
+impl Pattern {
+    /// The pattern of a number in a preamble, if we speak it.
+    const fn of(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::Xx),
+            2 => Some(Self::Ik),
+            _ => None,
+        }
+    }
+
+    /// Whether the last message is the initiator's: then it is the responder who may refuse it when the initiator has keys
+    /// already.
+    pub(super) const fn initiator_speaks_last(self) -> bool {
+        match self {
+            Self::Xx => true,
+            Self::Ik => false,
+        }
+    }
+
+    /// Whether all that the responder has heard may be what somebody else said to it before: then the initiator counts only
+    /// once it has sealed a record, and that record is a greeting, with nothing of the layers above.
+    pub(super) const fn first_may_be_repeated(self) -> bool {
+        match self {
+            Self::Xx => false,
+            Self::Ik => true,
+        }
+    }
+}
+
 /// A handshake under way.
 #[derive(Debug)]
 pub(super) struct Handshake {
     /// `None` once it failed or is done.
-    step: Option<Step>,
+    pub(super) step: Option<Step>,
     decoder: RecordDecoder,
     deadline: Timestamp,
 }
 
 /// What is waited for.
 #[derive(Debug)]
-enum Step {
+pub(super) enum Step {
     /// The responder waits for the first record.
     Preamble,
     /// The responder waits for message 1 of XX.
@@ -285,12 +318,12 @@ fn read_preamble(config: &ConnectionConfig, rng: &mut SecretRng, record: Record<
         return Err(Failure::refuse(CloseReason::WrongSuite));
     }
     let prologue = [PROLOGUE, record.raw].concat();
-    if preamble.pattern == Pattern::Xx as u8 {
-        Ok(Step::First { noise: xx(Role::Responder, config, &prologue, rng), version })
-    } else if preamble.pattern == Pattern::Ik as u8 {
-        let noise = HandshakeState::ik_responder(&prologue, config.static_key.clone(), rng);
-        Ok(Step::FirstOfIk { noise, version, prologue })
-    } else {
-        Err(Failure::refuse(CloseReason::WrongSuite))
+    match Pattern::of(preamble.pattern) {
+        Some(Pattern::Xx) => Ok(Step::First { noise: xx(Role::Responder, config, &prologue, rng), version }),
+        Some(Pattern::Ik) => {
+            let noise = HandshakeState::ik_responder(&prologue, config.static_key.clone(), rng);
+            Ok(Step::FirstOfIk { noise, version, prologue })
+        }
+        None => Err(Failure::refuse(CloseReason::WrongSuite)),
     }
 }

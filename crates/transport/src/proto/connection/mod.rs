@@ -25,7 +25,7 @@
 //! | us | wrong magic, or no preamble at all | nothing |
 //! | us | handshake: version, network, suite, peer, proof, 5 s | REFUSE in clear (CLOSE once keys stand) |
 //! | us | confirming: a record that does not authenticate, 5 s in all | CLOSE |
-//! | us | open: command `Close`, a broken rule, 90 s of silence, 5 s without memory | CLOSE |
+//! | us | open: command `Close`, a broken rule, 90 s of silence, 15 s without memory | CLOSE |
 //! | them | REFUSE (unauthenticated), CLOSE | nothing |
 //! | network | the stream ends | nothing |
 //!
@@ -38,7 +38,7 @@
 //! [`Consumed`](ConnectionCommand::Consumed) counts as [`credit::cost`] does: for each message what its
 //! [`Charge`](peerage_core::Charge) held when the event came, and what [`Skipped`](ConnectionEvent::Skipped) says.
 //!
-//! Reading order: `config.rs`, `handshake.rs`, `sealed.rs`, `open.rs`, `mux.rs`, `credit.rs`, `requests.rs`,
+//! Reading order: `config.rs`, `handshake.rs`, `sealed.rs`, `records.rs`, `open.rs`, `mux.rs`, `credit.rs`, `requests.rs`,
 //! `heartbeat.rs`, `commands.rs`.
 
 pub mod commands;
@@ -51,8 +51,11 @@ mod heartbeat;
 mod mux;
 mod open;
 mod pace;
+mod records;
 mod requests;
 mod sealed;
+#[cfg(test)]
+mod tests;
 
 pub use config::{ConnectionConfig, REKEY_EVERY, WIRE_VERSION};
 
@@ -61,15 +64,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use peerage_core::{
-    CloseReason, Closed, ClosedBy, Connection, ConnectionCommand, ConnectionEvent, DialKey, DropReason, LinkInfo,
-    NodeId, Now, RequestError, SecretRng, Timestamp, queue::pop_front,
+    Account, CloseReason, Closed, ClosedBy, Connection, ConnectionCommand, ConnectionEvent, DialKey, DropReason,
+    LinkInfo, NodeId, Now, RequestError, SecretRng, Timestamp, queue::pop_front,
 };
 use peerage_wire::{RecordKind, put_record};
 
 use commands::MAX_HEARTBEAT_DATA;
-use handshake::{Answer, Failure, Handshake, Pattern, Secured};
+use handshake::{Answer, Channel, Failure, Handshake, Secured};
 use open::{Events, Open};
-use sealed::Sealer;
 
 /// A connection over a stream that delivers bytes in order, such as TCP. See the [module](self).
 pub struct SecureConnection {
@@ -83,6 +85,8 @@ pub struct SecureConnection {
     events: Events,
     /// How it ended, until the runner was told.
     closed: Option<Closed>,
+    /// Who pays for what arrives.
+    account: Option<Account>,
 }
 
 enum State {
@@ -148,21 +152,28 @@ impl SecureConnection {
         rng: SecretRng,
     ) -> Self {
         let state = State::Handshaking(Box::new(handshake), Bytes::new());
-        Self { config, outbound, remote, rng, state, output, events: Events::new(), closed: None }
+        Self { config, outbound, remote, rng, state, output, events: Events::new(), closed: None, account: None }
     }
 
     /// Keys stand. In IK the responder spoke last, and waits.
     fn secured(&mut self, now: Now, secured: Secured, data: Bytes, deadline: Timestamp) {
+        let (dial_key, repeatable) = match &secured.channel {
+            Channel::Noise { pattern, keys } => (Some(DialKey(keys.remote_static)), pattern.first_may_be_repeated()),
+            Channel::Below => (None, false),
+        };
         let info = LinkInfo {
             peer: secured.peer,
             outbound: self.outbound,
             remote: self.remote,
             listen: secured.listen.clone(),
             features: secured.features,
-            dial_key: Some(DialKey(secured.keys.remote_static)),
+            dial_key,
         };
-        let waits = !self.outbound && secured.pattern == Pattern::Ik;
-        let open = Open::new(&self.config, self.outbound, secured, data, now.mono, &mut self.rng);
+        let waits = !self.outbound && repeatable;
+        let mut open = Open::new(&self.config, self.outbound, secured, data, now.mono, &mut self.rng);
+        if let Some(account) = self.account.take() {
+            open.handle_command(now.mono, ConnectionCommand::Account(account), &mut self.events);
+        }
         if waits {
             self.state = State::Confirming(Box::new(Confirming { open, info, deadline }));
         } else {
@@ -200,8 +211,8 @@ impl SecureConnection {
             Answer::Refuse => put_record(&mut self.output, self.config.magic, RecordKind::Refuse, |out| {
                 out.push(failure.closed.reason.code());
             }),
-            Answer::Close(cipher) => {
-                Sealer::new(cipher, self.config.rekey_every).seal_close(&mut self.output, failure.closed.reason);
+            Answer::Close(word) => {
+                word.write(&mut self.output, self.config.magic, self.config.rekey_every, failure.closed.reason);
             }
         }
         self.state = State::Closed;
@@ -253,6 +264,7 @@ impl Connection for SecureConnection {
         match (&mut self.state, command) {
             (_, ConnectionCommand::Close(reason)) => self.end(Closed::by_us(reason)),
             (State::Open(open), command) => open.handle_command(now.mono, command, &mut self.events),
+            (State::Handshaking(..), ConnectionCommand::Account(account)) => self.account = Some(account),
             (State::Handshaking(_, data), ConnectionCommand::Heartbeat(new)) if new.len() <= MAX_HEARTBEAT_DATA => {
                 *data = new;
             }
@@ -307,7 +319,15 @@ impl Connection for SecureConnection {
     }
 
     fn poll_event(&mut self) -> Option<ConnectionEvent> {
-        pop_front(&mut self.events).or_else(|| self.closed.take().map(ConnectionEvent::Closed))
+        if let Some(event) = pop_front(&mut self.events) {
+            return Some(event);
+        }
+        match &mut self.state {
+            State::Open(open) => open.next_unsent(),
+            State::Handshaking(..) | State::Confirming(_) | State::Closed => {
+                self.closed.take().map(ConnectionEvent::Closed)
+            }
+        }
     }
 
     fn next_timeout(&self) -> Option<Timestamp> {

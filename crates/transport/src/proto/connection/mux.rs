@@ -5,10 +5,15 @@
 //! than a record goes in pieces of one record each, and after each piece the highest class is chosen anew: nothing waits
 //! behind more than one record.
 
-use std::{collections::VecDeque, sync::Arc};
+mod shed;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use peerage_core::{
-    Charge, Class, Outbound, Owed, PerClass,
+    Charge, Class, Command, ConnectionEvent, DropReason, Outbound, Owed, PerClass,
     queue::{pop_front, push_back},
 };
 use peerage_wire::{Envelope, Fragmenter, limits::MAX_PLAINTEXT};
@@ -30,13 +35,13 @@ struct Queued {
     _owed: Owed,
 }
 
-/// The queues. What is in them was charged by whoever put it there.
+/// The queues, and how many messages of which kind left them unsent. What is in them was charged by whoever put it there.
 #[derive(Debug)]
-pub(super) struct Mux(PerClass<VecDeque<Queued>>);
+pub(super) struct Mux(PerClass<VecDeque<Queued>>, BTreeMap<(Command, DropReason), u64>);
 
 impl Mux {
     pub(super) fn new() -> Self {
-        Self(PerClass::from_fn(|_| VecDeque::new()))
+        Self(PerClass::from_fn(|_| VecDeque::new()), BTreeMap::new())
     }
 
     /// Puts a message, which the configuration allows, at the end of the queue of its class.
@@ -75,16 +80,44 @@ impl Mux {
     /// The message to continue or to begin now.
     fn next(&mut self, credit: &SendCredit, requests: &Requests) -> Option<(Class, &mut Queued)> {
         let class = Class::ALL.into_iter().find(|class| {
-            let queue = &mut self.0[*class];
-            while queue.front().is_some_and(|queued| queued.is_abandoned(requests)) {
-                pop_front(queue);
-            }
-            queue.front().is_some_and(|queued| {
+            self.forget_abandoned(*class, requests);
+            self.0[*class].front().is_some_and(|queued| {
                 let fragments = &queued.fragments;
                 fragments.is_begun() || credit.covers(*class, cost(fragments.message().len()))
             })
         })?;
         Some((class, self.0[class].front_mut()?))
+    }
+
+    /// Forgets the requests at the head of a queue for whose answers nobody waits any more.
+    fn forget_abandoned(&mut self, class: Class, requests: &Requests) {
+        while let Some(queued) = self.0[class].front().filter(|queued| queued.is_abandoned(requests)) {
+            *self.1.entry((queued.fragments.message().command, DropReason::Superseded)).or_default() += 1;
+            pop_front(&mut self.0[class]);
+        }
+    }
+
+    /// The same in all queues, so that it is told when it happens and not when there is something to send.
+    pub(super) fn forget_all_abandoned(&mut self, requests: &Requests) {
+        Class::ALL.into_iter().for_each(|class| self.forget_abandoned(class, requests));
+    }
+
+    /// The connection is over: nothing that waits will be sent. Requests fail by themselves.
+    pub(super) fn lose_all(&mut self) {
+        for class in Class::ALL {
+            for queued in core::mem::take(&mut self.0[class]) {
+                if !matches!(queued.envelope, Envelope::Request(_)) {
+                    let lost = (queued.fragments.message().command, DropReason::ConnectionLost);
+                    *self.1.entry(lost).or_default() += 1;
+                }
+            }
+        }
+    }
+
+    /// What will never be sent and has not been told.
+    pub(super) fn next_unsent(&mut self) -> Option<ConnectionEvent> {
+        let ((command, reason), count) = self.1.pop_first()?;
+        Some(ConnectionEvent::Unsent { command, reason, count })
     }
 }
 

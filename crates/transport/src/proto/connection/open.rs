@@ -21,28 +21,23 @@ use super::{
     ConnectionConfig,
     commands::{self, Beat, Grant, MAX_HEARTBEAT_DATA},
     credit::{ReceiveCredit, SendCredit, cost},
-    handshake::{Pattern, Secured},
+    handshake::{Channel, Pattern, Secured},
     heartbeat::{ControlRate, Heartbeat},
     mux::Mux,
     pace::Pace,
+    records::Records,
     requests::Requests,
-    sealed::{Opener, Sealer},
 };
 
 /// How often a refusal of the budget is tried again (our guess: short beside a round trip over the sea).
 const RETRY: Duration = Duration::from_millis(50);
-
-/// How long the budget may refuse before the connection ends. Longer than a message may stand still (`pace.rs`), so that
-/// whoever holds memory for nothing goes before whoever waits for it.
-const PATIENCE: Duration = Duration::from_secs(15);
 
 /// What happened, on its way to the runner.
 pub(super) type Events = VecDeque<ConnectionEvent>;
 
 /// A connection that stands.
 pub(super) struct Open {
-    sealer: Sealer,
-    opener: Opener,
+    records: Records,
     session: Session,
     /// Set in who sent the last handshake message, until bytes arrive that are no refusal.
     unconfirmed: Option<Unconfirmed>,
@@ -51,6 +46,8 @@ pub(super) struct Open {
     /// Whether the next record is the first of IK, which holds control messages alone.
     greets: bool,
     pause: Option<Pause>,
+    /// Whether the runner wants to hear nothing for now.
+    deaf: bool,
     pace: Pace,
 }
 
@@ -97,7 +94,12 @@ impl Open {
         rng: &mut SecretRng,
     ) -> Self {
         let longest = if outbound { usize::MAX } else { MAX_HANDSHAKE };
-        let spoke_last = outbound == (secured.pattern == Pattern::Xx);
+        let (records, pattern) = match secured.channel {
+            Channel::Noise { pattern, keys } => (Records::sealed(keys, config.rekey_every), Some(pattern)),
+            Channel::Below => (Records::plain(config.magic), None),
+        };
+        // Below the records of a secured stream nobody else can speak, so whoever refuses says so like everybody else.
+        let spoke_last = pattern.is_some_and(|pattern| outbound == pattern.initiator_speaks_last());
         let refusal = RecordHeader { kind: RecordKind::Refuse, length: REASON as u32 }.encode(config.magic);
         let heartbeat = Heartbeat::new(now, rng.next_u64(), config.heartbeat_interval, config.dead_after, data);
         let session = Session {
@@ -111,13 +113,13 @@ impl Open {
             heartbeat,
         };
         Self {
-            sealer: Sealer::new(secured.keys.send, config.rekey_every),
-            opener: Opener::new(secured.keys.receive, config.rekey_every),
+            records,
             session,
             unconfirmed: spoke_last.then_some(Unconfirmed { refusal, seen: Vec::new(), longest }),
             confirmed: false,
-            greets: secured.pattern == Pattern::Ik,
+            greets: pattern.is_some_and(Pattern::first_may_be_repeated),
             pause: None,
+            deaf: false,
             pace: Pace::new(config.stall_window),
         }
     }
@@ -128,7 +130,7 @@ impl Open {
     }
 
     pub(super) const fn wants_bytes(&self) -> bool {
-        self.pause.is_none()
+        self.pause.is_none() && !self.deaf
     }
 
     pub(super) fn next_timeout(&self) -> Timestamp {
@@ -169,7 +171,7 @@ impl Open {
     }
 
     fn read_records(&mut self, now: Timestamp, mut input: &[u8], events: &mut Events) -> Result<(), Closed> {
-        while let Some((kind, plaintext)) = self.opener.read(&mut input).map_err(Closed::by_us)? {
+        while let Some((kind, plaintext)) = self.records.read(&mut input).map_err(Closed::by_us)? {
             self.session.heartbeat.hear(now);
             match kind {
                 RecordKind::Data => {
@@ -178,6 +180,7 @@ impl Open {
                     if !untaken.is_empty() {
                         let (frames, bytes) = (untaken.to_vec(), input.to_vec());
                         self.pause = Some(Pause { frames, bytes, since: now, retry: now + RETRY });
+                        events.push_back(ConnectionEvent::Waits(true));
                         return Ok(());
                     }
                 }
@@ -202,8 +205,9 @@ impl Open {
         if let Some(mut pause) = self.pause.take_if(|pause| pause.retry <= now) {
             let untaken = self.session.read_frames(now, &pause.frames, events).map_err(Closed::by_us)?.len();
             if untaken == 0 {
+                events.push_back(ConnectionEvent::Waits(false));
                 self.read(now, &pause.bytes, events)?;
-            } else if now.since(pause.since) >= PATIENCE {
+            } else if now.since(pause.since) >= self.session.config.budget_patience {
                 return Err(Closed::by_us(CloseReason::OverBudget));
             } else {
                 if untaken < pause.frames.len() {
@@ -213,7 +217,7 @@ impl Open {
                 self.pause = Some(Pause { retry: now + RETRY, ..pause });
             }
         }
-        if self.pause.is_some() {
+        if !self.wants_bytes() {
             self.pace.restart(now);
         } else if self.pace.is_too_slow(now) {
             return Err(Closed::by_us(CloseReason::TooSlow));
@@ -222,6 +226,7 @@ impl Open {
         while let Some(id) = self.session.requests.end_due(now) {
             events.push_back(ConnectionEvent::Response { id, result: Err(RequestError::Timeout) });
         }
+        self.session.mux.forget_all_abandoned(&self.session.requests);
         Ok(())
     }
 
@@ -229,6 +234,9 @@ impl Open {
     pub(super) fn handle_command(&mut self, now: Timestamp, command: ConnectionCommand, events: &mut Events) {
         let session = &mut self.session;
         match command {
+            ConnectionCommand::Account(account) => session.reassembler.charge_to(account),
+            ConnectionCommand::Shed { bytes } => session.shed(bytes, events),
+            ConnectionCommand::Listen(listens) => self.deaf = !listens,
             ConnectionCommand::Notify(outbound) => session.send(Envelope::Notification, outbound),
             ConnectionCommand::Respond { id, outbound } => session.send(Envelope::Response(id), outbound),
             ConnectionCommand::Request { id, outbound, .. } if !session.config.allows(&outbound.message) => {
@@ -249,8 +257,8 @@ impl Open {
     /// it that depends on who the other side is, so that a responder need not wait for that.
     pub(super) fn greet(&mut self, now: Timestamp, out: &mut Vec<u8>) -> Result<(), Closed> {
         if core::mem::take(&mut self.greets) {
-            let Self { sealer, session, .. } = self;
-            sealer.seal(out, RecordKind::Data, |out, _| session.fill_control(now, out)).map_err(Closed::by_us)?;
+            let Self { records, session, .. } = self;
+            records.write(out, RecordKind::Data, |out, _| session.fill_control(now, out)).map_err(Closed::by_us)?;
         }
         Ok(())
     }
@@ -262,8 +270,8 @@ impl Open {
         loop {
             let session = &mut self.session;
             let more = self
-                .sealer
-                .seal(out, RecordKind::Data, |out, room| {
+                .records
+                .write(out, RecordKind::Data, |out, room| {
                     let end = out.len() + room;
                     session.fill_control(now, out);
                     session.mux.fill(out, end - out.len(), &mut session.send_credit, &session.requests);
@@ -278,11 +286,18 @@ impl Open {
     /// Ends the connection: the other side is told unless it knows, and what was asked of it fails.
     pub(super) fn close(mut self, closed: Closed, out: &mut Vec<u8>, events: &mut Events) {
         if closed.by == ClosedBy::Us {
-            self.sealer.seal_close(out, closed.reason);
+            self.records.write_close(out, closed.reason);
         }
         for id in self.session.requests.end_all() {
             events.push_back(ConnectionEvent::Response { id, result: Err(RequestError::Closed(closed)) });
         }
+        self.session.mux.lose_all();
+        events.extend(core::iter::from_fn(|| self.session.mux.next_unsent()));
+    }
+
+    /// Messages that will never be sent and of which nobody was told.
+    pub(super) fn next_unsent(&mut self) -> Option<ConnectionEvent> {
+        self.session.mux.next_unsent()
     }
 }
 
@@ -290,6 +305,18 @@ impl Session {
     fn send(&mut self, envelope: Envelope, outbound: Outbound) {
         if self.config.allows(&outbound.message) {
             self.mux.push(envelope, outbound);
+        }
+    }
+
+    /// Drops what waits, and tells of it.
+    fn shed(&mut self, bytes: usize, events: &mut Events) {
+        let dropped = self.mux.shed(bytes, &mut self.requests);
+        for (command, count) in dropped.messages {
+            events.push_back(ConnectionEvent::Unsent { command, reason: DropReason::Shed, count });
+        }
+        for id in dropped.requests {
+            let result = Err(RequestError::Dropped(DropReason::Shed));
+            events.push_back(ConnectionEvent::Response { id, result });
         }
     }
 

@@ -94,3 +94,28 @@ impl Opener {
         open_plaintext(plaintext).map(Some).map_err(|error| error.close_reason())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The end of the count of one key, which no connection lives to see: the same test for both directions.
+    #[test]
+    fn a_key_at_its_end_seals_and_opens_nothing_and_the_connection_ends_for_that() {
+        const LAST: u64 = 1 << 60; // the hard stop of `CipherState`
+        let [mut ours, mut theirs] = [(); 2].map(|()| CipherState::initialize_key(&[7; 32]));
+        ours.set_nonce(LAST - 1);
+        theirs.set_nonce(LAST - 1);
+        // No rekey in between, which would not help either.
+        let (mut sealer, mut opener) = (Sealer::new(ours, u64::MAX), Opener::new(theirs, u64::MAX));
+        let (mut last, text) = (Vec::new(), |out: &mut Vec<u8>, _| out.extend_from_slice(b"last"));
+        assert_eq!(sealer.seal(&mut last, RecordKind::Data, text), Ok(true));
+        assert_eq!(opener.read(&mut &last[..]), Ok(Some((RecordKind::Data, &b"last"[..]))));
+
+        let mut more = Vec::new();
+        assert_eq!(sealer.seal(&mut more, RecordKind::Data, text), Err(CloseReason::KeyExhausted));
+        sealer.seal_close(&mut more, CloseReason::KeyExhausted);
+        assert_eq!(more, [0; 0], "nothing leaves under a nonce used before, not even the reason");
+        assert_eq!(opener.read(&mut &last[..]), Err(CloseReason::KeyExhausted));
+    }
+}

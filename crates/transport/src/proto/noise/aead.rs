@@ -24,7 +24,7 @@ pub(super) use portable::Cipher;
 pub(super) use with_ring::Cipher;
 
 #[cfg(any(test, not(feature = "ring")))]
-mod portable {
+pub(super) mod portable {
     use chacha20poly1305::{AeadInOut, ChaCha20Poly1305, KeyInit};
 
     use super::{Forged, KEY_LEN, NONCE_LEN, SHORT, TAG_LEN};
@@ -58,7 +58,7 @@ mod portable {
 }
 
 #[cfg(feature = "ring")]
-mod with_ring {
+pub(super) mod with_ring {
     use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
     use super::{Forged, KEY_LEN, NONCE_LEN, SHORT, TAG_LEN};

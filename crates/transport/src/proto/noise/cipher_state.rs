@@ -95,7 +95,7 @@ impl CipherState {
 
     /// `SetNonce(nonce)`, for tests only: a stream carries every message once and in order.
     #[cfg(test)]
-    pub(super) const fn set_nonce(&mut self, nonce: u64) {
+    pub(crate) const fn set_nonce(&mut self, nonce: u64) {
         self.n = nonce;
     }
 }

@@ -84,7 +84,7 @@ impl SymmetricState {
 const _: () = assert!(HASHLEN == KEY_LEN);
 
 /// `HKDF(chaining_key, input_key_material, 2)`, spec 4.3: RFC 5869 with the chaining key as salt and no info.
-fn hkdf(chaining_key: &Secret, input_key_material: &[u8]) -> (Secret, Secret) {
+pub(super) fn hkdf(chaining_key: &Secret, input_key_material: &[u8]) -> (Secret, Secret) {
     let temp_key = hmac_hash(chaining_key, &[input_key_material]);
     let output1 = hmac_hash(&temp_key, &[&[0x01]]);
     let output2 = hmac_hash(&temp_key, &[output1.as_slice(), &[0x02]]);
@@ -92,7 +92,7 @@ fn hkdf(chaining_key: &Secret, input_key_material: &[u8]) -> (Secret, Secret) {
 }
 
 /// `HMAC-HASH(key, data)`, spec 4.3 (RFC 2104), the data in parts.
-fn hmac_hash(key: &Secret, data: &[&[u8]]) -> Secret {
+pub(super) fn hmac_hash(key: &Secret, data: &[&[u8]]) -> Secret {
     let mut mac = Hmac::<Sha256>::new_from_slice(key.as_slice()).expect("HMAC takes keys of every length (RFC 2104)");
     for part in data {
         mac.update(part);

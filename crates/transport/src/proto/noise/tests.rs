@@ -1,5 +1,8 @@
 //! What only the inside can show: the counter's end, and what is not printed.
 
+mod transitions;
+mod wycheproof;
+
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 
 use super::cipher_state::{CipherState, MAX_NONCE};

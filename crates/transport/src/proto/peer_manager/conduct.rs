@@ -137,8 +137,10 @@ impl Conduct {
     }
 
     /// Lifts a ban.
-    pub(super) fn pardon(&mut self, subject: &Subject) {
-        self.bans.remove(subject);
+    ///
+    /// Whether there was one.
+    pub(super) fn pardon(&mut self, subject: &Subject) -> bool {
+        self.bans.remove(subject).is_some()
     }
 
     fn make_room(&mut self, now: Timestamp, newcomer: Subject) {

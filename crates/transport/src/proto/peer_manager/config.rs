@@ -187,10 +187,26 @@ pub enum PeerEvent {
         /// What it did.
         fault: Fault,
     },
+    /// Somebody was banned. All bans follow as [`PeerEvent::Bans`].
+    Banned {
+        /// Whom it concerns.
+        subject: Subject,
+        /// Until when.
+        until: UnixMillis,
+        /// Whether the operator did, and not the faults that were booked.
+        by_hand: bool,
+    },
+    /// A ban was lifted before its time. All bans follow as [`PeerEvent::Bans`].
+    Unbanned {
+        /// Whom it concerned.
+        subject: Subject,
+    },
     /// A peer had to make room for others.
     Evicted {
         /// Who.
         peer: NodeId,
+        /// For whose sake: who came while there was no place left; nobody in particular if a guest's time was over.
+        by: Option<NodeId>,
     },
     /// A [`Want::Now`] that will not be granted. A dial for it that failed is not told so, but by whoever runs the manager, as
     /// [`DialFailed`](peerage_core::NetworkEvent::DialFailed). A [`Managed`](crate::proto::managed::Managed) stack tells it to

@@ -31,6 +31,11 @@ impl Net {
         Some(Self { first, bits })
     }
 
+    /// The first address, and how many of its bits count.
+    pub const fn parts(&self) -> (IpAddr, u8) {
+        (self.first, self.bits)
+    }
+
     /// Whether an address lies within.
     pub fn contains(&self, ip: IpAddr) -> bool {
         Self::new(ip, self.bits).is_some_and(|net| net.first == self.first)
@@ -47,6 +52,14 @@ pub enum Rule {
 }
 
 impl Rule {
+    /// The range, if it is one.
+    pub const fn net(&self) -> Option<&Net> {
+        match self {
+            Self::Peer(_) => None,
+            Self::Net(net) => Some(net),
+        }
+    }
+
     /// Whether this names the peer, or the address at which it is.
     pub fn names(&self, peer: &NodeId, addr: Option<SocketAddr>) -> bool {
         match self {

@@ -38,6 +38,7 @@ mod dialling;
 mod drawing;
 mod eviction;
 mod lists;
+mod pressure;
 mod remembering;
 mod slots;
 mod table;
@@ -51,12 +52,12 @@ use core::{
 };
 pub use peerage_core::Unmet;
 use peerage_core::{
-    Action, CloseReason, Done, Fault, JobId, KeyedState, LinkId, LinkInfo, NetworkEvent, NoJob, NodeId, Now, Outlet,
-    Protocol, Seed, SeededRng, Timers, Timestamp, UnixMillis,
+    Action, CloseReason, Done, Doors, Fault, JobId, KeyedState, LinkId, LinkInfo, NetworkEvent, NoJob, NodeId, Now,
+    Outlet, Protocol, Seed, SeededRng, Timers, Timestamp, UnixMillis,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::proto::admission::Group;
+use crate::proto::{admission::Group, shedder::Shedder};
 pub use address::AddressPolicy;
 use book::Book;
 use conduct::Conduct;
@@ -129,6 +130,7 @@ pub struct PeerManager {
     trusted: BTreeSet<NodeId>,
     anchors: BTreeSet<NodeId>,
     conduct: Conduct,
+    shedder: Shedder,
     dials: BTreeMap<SocketAddr, Dial>,
     /// Who is wanted at once while all dials are taken, and until when that is of use.
     waiting: VecDeque<(Timestamp, NodeId)>,
@@ -137,6 +139,8 @@ pub struct PeerManager {
     /// Who left last, and which group of addresses answers for them.
     departed: VecDeque<(NodeId, Option<Group>)>,
     timers: Timers<Timer>,
+    /// The doors as they were told last.
+    doors: Doors,
     actions: VecDeque<Action<Self>>,
 }
 
@@ -166,6 +170,7 @@ impl PeerManager {
             trusted: core::mem::take(&mut config.trusted).into_iter().collect(),
             anchors: lines.iter().filter(|line| line.anchor).map(|line| line.known.peer).take(ANCHORS).collect(),
             conduct: Conduct::new(&config.bans),
+            shedder: Shedder::default(),
             config,
             dials: BTreeMap::new(),
             waiting: VecDeque::new(),
@@ -173,11 +178,13 @@ impl PeerManager {
             links: BTreeMap::new(),
             departed: VecDeque::new(),
             timers,
+            doors: Doors::default(),
             actions: VecDeque::new(),
         };
         for known in reserved {
             manager.reserve(UnixMillis(0), known);
         }
+        manager.tell_doors();
         manager
     }
 
@@ -318,6 +325,12 @@ impl PeerManager {
         if banned.is_empty() {
             return;
         }
+        for subject in &banned {
+            // The operator's own choice is sent away and not banned.
+            if *subject != Subject::Peer(peer) || !self.is_privileged(&peer) {
+                self.tell_banned(now, *subject, false);
+            }
+        }
         if banned.contains(&Subject::Peer(peer)) {
             self.send_away(now, peer);
         }
@@ -379,7 +392,33 @@ impl PeerManager {
         }
     }
 
+    fn tell_banned(&mut self, now: Now, subject: Subject, by_hand: bool) {
+        if let Some(until) = self.conduct.banned(now.wall, &subject) {
+            self.actions.push_back(Action::Emit(PeerEvent::Banned { subject, until, by_hand }));
+        }
+    }
+
+    /// Tells who may open a stream at all, if that is not what it was: as far as an address alone decides it.
+    fn tell_doors(&mut self) {
+        let PeerManagerConfig { allow, deny, .. } = &self.config;
+        let ranges = |rules: &[Rule]| rules.iter().filter_map(Rule::net).map(|net| net.parts()).collect::<Vec<_>>();
+        // Whoever comes from anywhere may be one of those who are let in by their names.
+        let by_name =
+            allow.iter().any(|rule| rule.net().is_none()) || !self.reserved.is_empty() || !self.trusted.is_empty();
+        let open = (!allow.is_empty() && !by_name).then(|| ranges(allow));
+        let doors = Doors { shut: ranges(deny), open };
+        if self.doors != doors {
+            self.doors = doors.clone();
+            self.actions.push_back(Action::Link(Outlet::Doors(doors)));
+        }
+    }
+
     fn order(&mut self, now: Now, command: PeerCommand) {
+        self.obey(now, command);
+        self.tell_doors();
+    }
+
+    fn obey(&mut self, now: Now, command: PeerCommand) {
         match command {
             PeerCommand::Want(want) => self.want(now, want),
             PeerCommand::Report { peer, fault } => self.report(now, peer, fault),
@@ -391,12 +430,15 @@ impl PeerManager {
             }
             PeerCommand::Ban { subject, lasting } => {
                 self.conduct.ban_for(now.wall, subject, lasting);
+                self.tell_banned(now, subject, true);
                 self.review(now);
                 self.actions.push_back(Action::Emit(PeerEvent::Bans(self.conduct.bans())));
             }
             PeerCommand::Unban(subject) => {
-                self.conduct.pardon(&subject);
-                self.actions.push_back(Action::Emit(PeerEvent::Bans(self.conduct.bans())));
+                if self.conduct.pardon(&subject) {
+                    self.actions.push_back(Action::Emit(PeerEvent::Unbanned { subject }));
+                    self.actions.push_back(Action::Emit(PeerEvent::Bans(self.conduct.bans())));
+                }
             }
             PeerCommand::Allow(rules) => {
                 self.config.allow = rules;
@@ -482,6 +524,7 @@ impl Protocol for PeerManager {
             | NetworkEvent::Request { peer, .. }
             | NetworkEvent::Response { peer, result: Ok(_), .. }
             | NetworkEvent::Heartbeat { peer, .. } => self.alive(now, &peer),
+            NetworkEvent::Pressure(pressure) => self.relieve(now, &pressure),
             _ => {}
         }
     }

@@ -46,27 +46,29 @@ impl PeerManager {
         let full = self.ordinary().count() >= self.config.max_peers + GUESTS;
         if !info.outbound {
             let crowd = self.ordinary_inbound() >= self.config.inbound_places() + GUESTS;
-            return !(full || crowd) || self.evict(now, Duration::ZERO);
+            return !(full || crowd) || self.evict(now, Duration::ZERO, Some(info.peer));
         }
-        !full || self.close_oldest_transient(now, Duration::ZERO) || !transient && self.evict(now, Duration::ZERO)
+        !full
+            || self.close_oldest_transient(now, Duration::ZERO)
+            || !transient && self.evict(now, Duration::ZERO, Some(info.peer))
     }
 
     /// Sends the inbound peer away that is easiest to do without, of those that have been here for so long; false if there is
-    /// none.
-    fn evict(&mut self, now: Now, age: Duration) -> bool {
+    /// none. `by` is for whose sake.
+    fn evict(&mut self, now: Now, age: Duration, by: Option<NodeId>) -> bool {
         let candidate = |peer: &Peer| Candidate::of(peer, self.config.addresses);
         let candidates = self.ordinary().filter(|peer| !peer.info.outbound).map(candidate).collect();
         let Some(peer) = select(candidates, self.config.inbound_places(), &self.order, now.mono, age) else {
             return false;
         };
+        self.actions.push_back(Action::Emit(PeerEvent::Evicted { peer, by }));
         self.end(now, &peer, CloseReason::TooManyPeers);
-        self.actions.push_back(Action::Emit(PeerEvent::Evicted { peer }));
         true
     }
 
     /// Evicts until nobody has a guest's place who has been here for a moment.
     pub(super) fn trim_inbound(&mut self, now: Now) {
-        while self.ordinary_inbound() > self.config.inbound_places() && self.evict(now, GUEST_KEEP) {}
+        while self.ordinary_inbound() > self.config.inbound_places() && self.evict(now, GUEST_KEEP, None) {}
     }
 
     /// Ends one connection at a time that is too many: opened for a passing need, or kept when more were to be kept.

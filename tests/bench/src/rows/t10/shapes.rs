@@ -9,6 +9,7 @@ use peerage_chain::proto::{
 };
 use peerage_core::{NodeId, Seed, SeededRng, UnixMillis};
 use peerage_discovery::RecordBody;
+use peerage_wire::payload::Exact;
 use rand_core::Rng;
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,9 @@ pub(crate) struct Record {
 pub(crate) struct Records {
     pub(crate) records: Vec<Record>,
 }
+
+/// As derived, and so are its parts.
+impl Exact for Records {}
 
 fn bytes<const N: usize>(rng: &mut SeededRng) -> [u8; N] {
     let mut bytes = [0; N];

@@ -3,7 +3,7 @@
 use peerage_core::{CloseReason, NodeId};
 use peerage_wire::{RecordKind, put_record};
 
-use super::{ConnectionConfig, FEATURES, Failure, Pattern, Secured, VERSION_SHIFT};
+use super::{Channel, ConnectionConfig, FEATURES, Failure, Pattern, Secured, VERSION_SHIFT};
 use crate::proto::noise::{
     HandshakeState, NoiseError,
     identity::{Hello, MAX_LISTEN_ADDRESSES, ProofError, RemoteIdentity, read_first_message, read_proof, write_proof},
@@ -63,7 +63,7 @@ pub(super) fn read_first_of_ik(
     }
     write_message(config, &mut noise, version, out).map_err(|_| Failure::refuse(CloseReason::BadHandshake))?;
     let keys = noise.split().expect("message 2 was written just now");
-    Ok(Some(Secured::new(config, Pattern::Ik, keys, &remote)))
+    Ok(Some(Secured::new(config, Channel::Noise { pattern: Pattern::Ik, keys }, &remote)))
 }
 
 /// Message 2 at the initiator. In XX message 3 is its answer; in IK it is the last, and a refusal comes under its keys.
@@ -86,12 +86,12 @@ pub(super) fn read_second(
     if expected.is_some_and(|expected| expected != remote.node_id) {
         return Err(Failure::after_keys(CloseReason::WrongPeer, noise));
     }
-    if pattern == Pattern::Xx {
+    if pattern.initiator_speaks_last() {
         write_message(config, &mut noise, version_of(&remote), out)
             .map_err(|_| Failure::refuse(CloseReason::BadHandshake))?;
     }
     let keys = noise.split().expect("the last message was read or written just now");
-    Ok(Secured::new(config, pattern, keys, &remote))
+    Ok(Secured::new(config, Channel::Noise { pattern, keys }, &remote))
 }
 
 /// Message 3 of XX at the responder.
@@ -109,7 +109,7 @@ pub(super) fn read_third(
         return Err(Failure::after_keys(CloseReason::BadHandshake, noise));
     }
     let keys = noise.split().expect("message 3 was read just now");
-    Ok(Secured::new(config, Pattern::Xx, keys, &remote))
+    Ok(Secured::new(config, Channel::Noise { pattern: Pattern::Xx, keys }, &remote))
 }
 
 /// Appends our next message with our proof. It fails only on a key of the other side's that yields no secret.

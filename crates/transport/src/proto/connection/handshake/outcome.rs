@@ -5,23 +5,40 @@ use core::net::SocketAddr;
 use peerage_core::{CloseReason, Closed, NodeId};
 
 use super::{ConnectionConfig, FEATURES, Pattern};
-use crate::proto::noise::{CipherState, HandshakeState, Split, identity::RemoteIdentity};
+use crate::proto::{
+    connection::records::LastWord,
+    noise::{HandshakeState, Split, identity::RemoteIdentity},
+};
 
 /// What a handshake yields.
 #[derive(Debug)]
 pub(in crate::proto::connection) struct Secured {
-    pub(in crate::proto::connection) pattern: Pattern,
-    pub(in crate::proto::connection) keys: Split,
+    pub(in crate::proto::connection) channel: Channel,
     pub(in crate::proto::connection) peer: NodeId,
     /// Offered by both.
     pub(in crate::proto::connection) features: u64,
     pub(in crate::proto::connection) listen: Vec<SocketAddr>,
 }
 
+/// What protects the records from now on.
+#[derive(Debug)]
+pub(in crate::proto::connection) enum Channel {
+    /// The keys of a Noise handshake.
+    Noise {
+        /// Which one it was.
+        pattern: Pattern,
+        /// What it yielded.
+        keys: Split,
+    },
+    /// The stream itself.
+    #[expect(dead_code, reason = "the handshake on a secured stream, which makes it, follows")]
+    Below,
+}
+
 impl Secured {
-    pub(super) fn new(config: &ConnectionConfig, pattern: Pattern, keys: Split, remote: &RemoteIdentity) -> Self {
+    pub(super) fn new(config: &ConnectionConfig, channel: Channel, remote: &RemoteIdentity) -> Self {
         let features = config.features & remote.hello.features() & FEATURES;
-        Self { pattern, keys, peer: remote.node_id, features, listen: remote.hello.listen().to_vec() }
+        Self { channel, peer: remote.node_id, features, listen: remote.hello.listen().to_vec() }
     }
 }
 
@@ -38,8 +55,8 @@ pub(in crate::proto::connection) enum Answer {
     Silence,
     /// A REFUSE record in clear.
     Refuse,
-    /// A CLOSE record under this key: the other side has its keys already.
-    Close(CipherState),
+    /// A CLOSE record: for the other side the connection stands already.
+    Close(LastWord),
 }
 
 impl Failure {
@@ -54,7 +71,7 @@ impl Failure {
     /// For when the last message was read: the keys stand, whatever else is wrong. If they do not, in clear.
     pub(super) fn after_keys(reason: CloseReason, noise: HandshakeState) -> Self {
         match noise.split() {
-            Ok(keys) => Self { closed: Closed::by_us(reason), answer: Answer::Close(keys.send) },
+            Ok(keys) => Self { closed: Closed::by_us(reason), answer: Answer::Close(LastWord::Sealed(keys.send)) },
             Err(_) => Self::refuse(reason),
         }
     }

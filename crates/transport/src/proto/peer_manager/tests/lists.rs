@@ -73,3 +73,52 @@ fn peers_are_reserved_and_released_while_the_node_runs() {
     let dials = dials(&bench.pass(Duration::from_secs(600))).len();
     assert!(dials <= 10, "nobody wants it any more; at most it is tried out like others: {dials} dials in ten minutes");
 }
+
+#[test]
+fn whom_an_address_alone_keeps_out_is_told_to_whoever_opens_the_door() {
+    let range = |text: &str| rule(text).net().expect("a range").parts();
+    let mut bench = Bench::new(|config| config.deny = vec![Rule::Peer(id(1)), rule("30.7.0.0/16")]);
+    bench.drain();
+    assert_eq!(bench.doors, Doors { shut: vec![range("30.7.0.0/16")], open: None });
+    bench.order(PeerCommand::Allow(vec![rule("40.7.0.0/16"), rule("2001:db8::/32")]));
+    let open = Some(vec![range("40.7.0.0/16"), range("2001:db8::/32")]);
+    assert_eq!(bench.doors, Doors { shut: vec![range("30.7.0.0/16")], open });
+
+    // As soon as somebody is let in by its name, the address alone decides nothing: it may come from anywhere.
+    let reserve = (PeerCommand::Reserve(known(2)), PeerCommand::Release(id(2)));
+    let trust = (PeerCommand::Trust(id(3), true), PeerCommand::Trust(id(3), false));
+    for (name, forget) in [reserve, trust] {
+        bench.order(name);
+        assert_eq!(bench.doors.open, None);
+        bench.order(forget);
+        assert!(bench.doors.open.is_some());
+    }
+    bench.order(PeerCommand::Allow(vec![rule("40.7.0.0/16"), Rule::Peer(id(4))]));
+    assert_eq!(bench.doors.open, None);
+    bench.order(PeerCommand::Deny(Vec::new()));
+    assert_eq!(bench.doors, Doors::default());
+}
+
+#[test]
+fn bans_and_their_end_are_told_with_who_decided() {
+    let mut bench = Bench::new(|_| {});
+    let told = |bench: &mut Bench, command| {
+        bench.told.clear();
+        bench.order(command);
+        bench.told.clone()
+    };
+    let (subject, lasting) = (Subject::Peer(id(1)), Duration::from_secs(60));
+    let until = bench.now.wall + lasting;
+    let first = told(&mut bench, PeerCommand::Ban { subject, lasting });
+    assert_eq!(first[0], PeerEvent::Banned { subject, until, by_hand: true });
+    assert_eq!(
+        told(&mut bench, PeerCommand::Unban(subject)),
+        [PeerEvent::Unbanned { subject }, PeerEvent::Bans(vec![])]
+    );
+    assert_eq!(told(&mut bench, PeerCommand::Unban(subject)), [], "nobody was banned");
+    let fault = PeerCommand::Report { peer: id(2), fault: Fault::InvalidBlock };
+    let subject = Subject::Peer(id(2));
+    let banned =
+        |event: &PeerEvent| matches!(event, PeerEvent::Banned { subject: of, by_hand: false, .. } if *of == subject);
+    assert!(told(&mut bench, fault).iter().any(banned));
+}

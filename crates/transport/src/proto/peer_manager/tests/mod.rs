@@ -36,6 +36,8 @@ struct Bench {
     now: Now,
     next_link: u64,
     told: Vec<PeerEvent>,
+    /// Who may open a stream, as it was told last.
+    doors: Doors,
 }
 
 impl Bench {
@@ -44,7 +46,7 @@ impl Bench {
         change(&mut config);
         let manager = PeerManager::new(config, &Seed::from_u64(7));
         let now = Now { mono: Timestamp::ZERO, wall: UnixMillis(1_000_000) };
-        Self { manager, now, next_link: 0, told: Vec::new() }
+        Self { manager, now, next_link: 0, told: Vec::new(), doors: Doors::default() }
     }
 
     /// Lets time pass up to `by` and collects everything done meanwhile.
@@ -69,6 +71,7 @@ impl Bench {
         let mut outlets = Vec::new();
         while let Some(action) = self.manager.poll_action() {
             match action {
+                Action::Link(Outlet::Doors(doors)) => self.doors = doors,
                 Action::Link(outlet) => outlets.push(outlet),
                 Action::Emit(event) => self.told.push(event),
                 other => panic!("{other:?}"),
@@ -383,6 +386,7 @@ fn faults_add_up_until_the_peer_is_sent_away_and_stays_away_over_a_restart() {
     let actions: Vec<_> = core::iter::from_fn(|| bench.manager.poll_action()).collect();
     let [
         Action::Emit(fault),
+        Action::Emit(PeerEvent::Banned { by_hand: false, .. }),
         Action::Link(Outlet::Close { link: closed, reason }),
         Action::Emit(PeerEvent::Bans(bans)),
     ] = &actions[..]

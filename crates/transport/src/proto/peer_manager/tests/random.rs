@@ -29,11 +29,13 @@ fn look(
                 dialling.push((number, addr, bench.now.mono));
             }
             Outlet::Admit(link) => assert!(live.contains_key(&link), "{link:?} is not up"),
+            Outlet::Shed { .. } | Outlet::Stop(_) | Outlet::Resume(_) => panic!("there is memory: {outlet:?}"),
             Outlet::Close { link, reason } => {
                 let number = live.remove(&link).expect("only what is up is closed");
                 let evicted = [CloseReason::TooManyPeers, CloseReason::Surplus, CloseReason::Banned].contains(&reason);
                 assert!(asked || !evicted || !PRIVILEGED.contains(&number), "{number} has a privilege: {reason}");
             }
+            Outlet::Doors(_) => unreachable!("the bench keeps them apart"),
         }
     }
     let ordinary = bench.manager.peers().filter(|peer| !bench.manager.is_privileged(&peer.info.peer));

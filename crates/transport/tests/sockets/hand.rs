@@ -16,9 +16,9 @@ use peerage_transport::proto::{
     },
 };
 use peerage_wire::{
-    Envelope, Frame, FrameReader, Magic, Preamble, RecordDecoder, RecordKind, SealedDecoder, begin_sealed,
+    Envelope, Fragmenter, Frame, FrameReader, Magic, Preamble, RecordDecoder, RecordKind, SealedDecoder, begin_sealed,
     decode_reason, encode_frame, finish_sealed,
-    limits::{PREAMBLE, RECORD_HEADER},
+    limits::{MAX_PLAINTEXT, PREAMBLE, RECORD_HEADER},
     open_plaintext, put_record,
 };
 use tokio::{
@@ -282,6 +282,18 @@ impl Hand {
         let mut plaintext = Vec::new();
         encode_frame(message, envelope, &mut plaintext);
         self.send(RecordKind::Data, &plaintext).await;
+    }
+
+    /// A notification of any length, all of its records or all but the last.
+    pub(crate) async fn say(&mut self, message: Message, whole: bool) {
+        let mut fragments = Fragmenter::new(message, Envelope::Notification);
+        while !fragments.is_done() {
+            let mut frames = Vec::new();
+            fragments.fill(MAX_PLAINTEXT, &mut frames);
+            if whole || !fragments.is_done() {
+                self.send(RecordKind::Data, &frames).await;
+            }
+        }
     }
 
     pub(crate) async fn notify(&mut self, message: &Message) {

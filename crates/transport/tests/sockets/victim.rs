@@ -10,7 +10,8 @@ use peerage_transport::{
         connection::ConnectionConfig,
         keypair::Keypair,
         managed::{Managed, ManagedCommand, ManagedEvent},
-        peer_manager::{AddressPolicy, KnownPeer, PeerManager, PeerManagerConfig},
+        peer_manager::{AddressPolicy, KnownPeer, PeerCommand, PeerManager, PeerManagerConfig},
+        recorder::Happening,
     },
 };
 use peerage_wire::{Limits, Magic, RecordKind, limits::MAX_CONTENT};
@@ -52,6 +53,8 @@ pub(crate) enum Saw {
 pub(crate) enum Do {
     Send(NodeId, Message),
     Request(NodeId, Message, Duration),
+    /// Answer a question that perhaps nobody asked.
+    Respond(NodeId, RequestId, Message),
 }
 
 #[derive(Default)]
@@ -82,6 +85,7 @@ impl Protocol for Echo {
     fn handle_command(&mut self, _: Now, what: Do) {
         self.0.push_back(match what {
             Do::Send(to, message) => Action::Send { to: vec![to], message },
+            Do::Respond(to, id, message) => Action::Respond { to, id, message },
             Do::Request(to, message, timeout) => Action::Request { to, id: RequestId(0), message, timeout },
         });
     }
@@ -108,6 +112,8 @@ impl Protocol for Echo {
 pub(crate) struct Plan {
     pub(crate) connection: ConnectionConfig,
     pub(crate) driver: DriverConfig,
+    /// How its peer manager behaves; who it is and which addresses it may dial are filled in.
+    pub(crate) peers: PeerManagerConfig,
     /// Whom it dials.
     pub(crate) dials: Vec<KnownPeer>,
 }
@@ -121,10 +127,16 @@ pub(crate) const VICTIM: u8 = 200;
 
 impl Plan {
     pub(crate) fn new() -> Self {
+        Self::of(VICTIM)
+    }
+
+    /// The same for a node with another identity.
+    pub(crate) fn of(number: u8) -> Self {
         let admission = AdmissionConfig { loopback_exempt: true, ..AdmissionConfig::default() };
         let driver = DriverConfig { admission, ..DriverConfig::default() };
-        let connection = configuration(keypair(VICTIM), driver.budget.clone());
-        Self { connection, driver, dials: Vec::new() }
+        let connection = configuration(keypair(number), driver.budget.clone());
+        let peers = PeerManagerConfig::new(connection.keypair.node_id());
+        Self { connection, driver, peers, dials: Vec::new() }
     }
 
     /// Limits by address as on an open port.
@@ -150,11 +162,8 @@ impl Plan {
     pub(crate) fn start_on(self, fabric: TcpFabric) -> Victim {
         let (addr, budget) = (fabric.local_addr(), self.driver.budget.clone());
         let id = self.connection.keypair.node_id();
-        let peers = PeerManagerConfig {
-            addresses: AddressPolicy::Loopback,
-            reserved: self.dials,
-            ..PeerManagerConfig::new(id)
-        };
+        let peers =
+            PeerManagerConfig { local: id, addresses: AddressPolicy::Loopback, reserved: self.dials, ..self.peers };
         let peers = PeerManager::new(peers, &Seed::from_u64(7));
         let stack = Stack::new(Managed::new(peers, Echo::default()));
         let (sender, events) = mpsc::unbounded_channel();
@@ -165,7 +174,7 @@ impl Plan {
                 let _unheard = sender.send(saw);
             }
         });
-        Victim { addr, id, budget, handle: handle.expect("threads can be started"), events }
+        Victim { addr, id, budget, handle: handle.expect("threads can be started"), events, unread: VecDeque::new() }
     }
 }
 
@@ -181,6 +190,8 @@ pub(crate) struct Victim {
     pub(crate) budget: Budget,
     pub(crate) handle: Handle<Managed<Echo>>,
     events: mpsc::UnboundedReceiver<Saw>,
+    /// What was seen and is to be seen once more.
+    unread: VecDeque<Saw>,
 }
 
 impl Victim {
@@ -192,14 +203,32 @@ impl Victim {
         self.handle.command(ManagedCommand::Upper(what)).await.expect("the stack runs");
     }
 
+    pub(crate) async fn order_peers(&self, what: PeerCommand) {
+        self.handle.command(ManagedCommand::Peers(what)).await.expect("the stack runs");
+    }
+
+    /// What its flight recorder has of somebody, the oldest first.
+    pub(crate) async fn flight(&self, peer: NodeId) -> Vec<Happening> {
+        let look = move |stack: &Managed<Echo>| stack.recorder().flight(&peer).map(|entry| entry.what).collect();
+        self.handle.inspect(look).await.expect("the stack runs")
+    }
+
     /// Waits until it saw something.
     pub(crate) async fn see(&mut self, what: &str, is: impl Fn(&Saw) -> bool) -> Saw {
         loop {
-            let saw = in_time(what, self.events.recv()).await.expect("the stack runs");
+            let saw = match self.unread.pop_front() {
+                Some(saw) => saw,
+                None => in_time(what, self.events.recv()).await.expect("the stack runs"),
+            };
             if is(&saw) {
                 return saw;
             }
         }
+    }
+
+    /// Puts back what was seen, for somebody else to see.
+    pub(crate) fn again(&mut self, saw: Saw) {
+        self.unread.push_front(saw);
     }
 
     pub(crate) async fn see_down(&mut self, peer: NodeId) -> Closed {
@@ -218,7 +247,7 @@ impl Victim {
 
     /// What it saw and the story has not taken.
     pub(crate) fn rest(&mut self) -> Vec<Saw> {
-        std::iter::from_fn(|| self.events.try_recv().ok()).collect()
+        self.unread.drain(..).chain(std::iter::from_fn(|| self.events.try_recv().ok())).collect()
     }
 
     /// The end of a story: those who are still there take leave, and nothing that was kept for anybody is left.

@@ -1,0 +1,254 @@
+//! What one side sends, as it should be, by hand: classes, credit, records of one message after the other, in order.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use peerage_core::{Class, CloseReason, Message, PerClass, Timestamp};
+use peerage_transport::proto::connection::{
+    commands::{Beat, CREDIT, Grant, PING, PONG},
+    credit::{cost, window},
+};
+use peerage_wire::{
+    Envelope, Frame, FrameReader, RecordKind, decode_reason, frame_len,
+    limits::{MAX_PLAINTEXT, MESSAGE_OVERHEAD},
+    payload,
+};
+
+use super::eyes::{Eyes, Seen};
+
+/// Room in a record that need not be filled with a piece (parameters, 1.2).
+const SPARE: usize = 64;
+
+/// A message that waits, or of which a part is on the wire.
+pub(super) struct Queued {
+    pub(super) message: Message,
+    pub(super) envelope: Envelope,
+    /// Bytes of head and body on the wire, once something is.
+    sent: Option<usize>,
+}
+
+/// What the other side is due to find, in this order.
+#[derive(Debug)]
+pub(super) enum Due {
+    /// More of a message that is not complete.
+    Piece(Class, usize),
+    Message(Message, Envelope),
+    Beat(Bytes),
+    Grant(Grant),
+    Close(CloseReason),
+}
+
+/// A request of this side that has no end.
+pub(super) struct Asked {
+    pub(super) id: u64,
+    pub(super) deadline: Timestamp,
+}
+
+pub(super) struct Half {
+    eyes: Eyes,
+    /// In each class what was sent first goes first.
+    queues: PerClass<VecDeque<Queued>>,
+    /// Credit that is there for certain, and credit that may be there: the other side's grants are read late while the
+    /// budget of this one has no room. What is spent of the latter alone makes the former negative for a while.
+    sure: PerClass<isize>,
+    perhaps: PerClass<isize>,
+    /// With the end of the record that completes it.
+    pub(super) due: VecDeque<(u64, Due)>,
+    /// Bytes under way, and when they arrive.
+    pub(super) pipe: VecDeque<(Timestamp, Vec<u8>)>,
+    /// Bytes that the other side was handed.
+    pub(super) read: u64,
+    /// Requests without an end, by the runner's name.
+    pub(super) open: BTreeMap<u64, Asked>,
+    /// Names by the ids on the wire, of all that there ever were.
+    pub(super) names: BTreeMap<u64, u64>,
+    next_id: u64,
+    /// Bytes of requests that ended in their queue; the connection may still hold them.
+    pub(super) abandoned: usize,
+    /// The next record may be the greeting of IK, which is not filled.
+    greets: bool,
+}
+
+impl Half {
+    pub(super) fn new(eyes: Eyes, greets: bool) -> Self {
+        Self {
+            eyes,
+            queues: PerClass::from_fn(|_| VecDeque::new()),
+            sure: PerClass::from_fn(|class| window(class) as isize),
+            perhaps: PerClass::from_fn(|class| window(class) as isize),
+            due: VecDeque::new(),
+            pipe: VecDeque::new(),
+            read: 0,
+            open: BTreeMap::new(),
+            names: BTreeMap::new(),
+            next_id: 0,
+            abandoned: 0,
+            greets,
+        }
+    }
+
+    pub(super) fn push(&mut self, message: Message, envelope: Envelope) {
+        self.queues[message.command.class()].push_back(Queued { message, envelope, sent: None });
+    }
+
+    /// A request begins; ids count up.
+    pub(super) fn ask(&mut self, name: u64, message: Message, deadline: Timestamp) {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.names.insert(id, name);
+        self.open.insert(name, Asked { id, deadline });
+        self.push(message, Envelope::Request(id));
+    }
+
+    /// A request ends; what is not begun of it is never sent.
+    pub(super) fn end(&mut self, name: u64) -> Asked {
+        let asked = self.open.remove(&name).unwrap_or_else(|| panic!("request {name} ends twice"));
+        for queue in &mut self.queues.0 {
+            let gone = |queued: &Queued| queued.envelope == Envelope::Request(asked.id) && queued.sent.is_none();
+            self.abandoned +=
+                queue.iter().filter(|queued| gone(queued)).map(|queued| queued.message.len()).sum::<usize>();
+            queue.retain(|queued| !gone(queued));
+        }
+        asked
+    }
+
+    /// Bytes that wait, and the number of their messages.
+    pub(super) fn waiting(&self) -> (usize, usize) {
+        let all = self.queues.0.iter().flatten();
+        (all.clone().map(|queued| queued.message.len()).sum(), all.count())
+    }
+
+    /// The connection is over: nothing waits any more.
+    pub(super) fn forget(&mut self) {
+        self.queues = PerClass::from_fn(|_| VecDeque::new());
+    }
+
+    /// The highest class of which something could be sent.
+    fn first(&self, credit: &PerClass<isize>) -> Option<(Class, &Queued)> {
+        self.queues.iter().find_map(|(class, queue)| {
+            let front = queue.front()?;
+            (front.sent.is_some() || cost(front.message.len()) as isize <= credit[class]).then_some((class, front))
+        })
+    }
+
+    /// Credit came back, to be seen when the record is read.
+    pub(super) fn may_earn(&mut self, grant: Grant) {
+        let class = Class::from_u8(grant.class).expect("a class");
+        self.perhaps[class] += grant.bytes as isize;
+    }
+
+    pub(super) fn earn(&mut self, grant: Grant) {
+        let class = Class::from_u8(grant.class).expect("a class");
+        self.sure[class] += grant.bytes as isize;
+        assert!(self.sure[class] <= window(class) as isize, "{class:?}: more came back than was spent");
+    }
+
+    /// Whether all credit came back but for less than is worth a message: a quarter of the window.
+    pub(super) fn is_full(&self) -> bool {
+        self.sure.iter().all(|(class, credit)| window(class) as isize - credit <= window(class) as isize / 4)
+    }
+
+    /// This side wrote bytes when asked for `limit` beyond a record; what is in them goes into `due`.
+    pub(super) fn wrote(&mut self, bytes: &[u8], limit: usize, arrives: Timestamp, closed: bool) {
+        for Seen { kind, plaintext, end } in self.eyes.see(bytes) {
+            match kind {
+                RecordKind::Data => self.record(&plaintext, end),
+                RecordKind::Close => {
+                    assert!(closed, "the last words come last");
+                    self.due.push_back((end, Due::Close(decode_reason(kind, &plaintext).expect("a reason"))));
+                }
+                other => panic!("{other:?} under keys"),
+            }
+        }
+        if !closed && bytes.len() < limit {
+            let left = self.first(&self.sure).map(|(class, queued)| (class, queued.message.len()));
+            assert_eq!(left, None, "could be sent and was not, after {} bytes", bytes.len());
+        }
+        if !bytes.is_empty() {
+            let arrives = self.pipe.back().map_or(arrives, |(last, _)| arrives.max(*last));
+            self.pipe.push_back((arrives, bytes.to_vec()));
+        }
+    }
+
+    fn record(&mut self, plaintext: &[u8], end: u64) {
+        assert!(plaintext.len() <= MAX_PLAINTEXT);
+        let mut others = 0;
+        for frame in FrameReader::new(plaintext) {
+            let frame = frame.expect("a frame");
+            if frame.command().class() == Class::Control {
+                assert_eq!(others, 0, "control goes first");
+                self.control(frame, end);
+            } else {
+                others += 1;
+                self.frame(frame, end);
+            }
+        }
+        if core::mem::take(&mut self.greets) {
+            return assert_eq!(others, 0, "the greeting holds control messages alone");
+        }
+        // The record ended here although more could have gone: because it would not have fitted.
+        let left = MAX_PLAINTEXT - plaintext.len();
+        if let Some((class, queued)) = self.first(&self.sure) {
+            let whole = frame_len(&queued.message, queued.envelope);
+            let fits = match queued.sent {
+                None => whole <= left || (whole > MAX_PLAINTEXT && left >= SPARE),
+                Some(_) => left >= SPARE,
+            };
+            assert!(!fits, "{class:?} waits although {left} bytes of the record are empty");
+        }
+    }
+
+    fn control(&mut self, frame: Frame<'_>, end: u64) {
+        let Frame::Whole { command, head, .. } = frame else { panic!("control in pieces") };
+        let due = match command {
+            CREDIT => Due::Grant(payload::from_bytes(head, head.len()).expect("a grant")),
+            PING | PONG => Due::Beat(payload::from_bytes::<Beat>(head, head.len()).expect("a beat").data.into()),
+            other => panic!("{other:?}"),
+        };
+        self.due.push_back((end, due));
+    }
+
+    fn frame(&mut self, frame: Frame<'_>, end: u64) {
+        let class = frame.command().class();
+        if let Some((first, queued)) = self.first(&self.sure) {
+            assert!(first >= class, "{:?} waits behind {class:?}", queued.message);
+        }
+        let Some(queued) = self.queues[class].front_mut() else { panic!("{frame:?} out of nothing") };
+        let (message, sent) = (&queued.message, queued.sent);
+        let all: Vec<u8> = [&message.head[..], message.body.as_deref().unwrap_or_default()].concat();
+        let (body_len, whole) = (message.body.as_ref().map(Bytes::len), frame_len(message, queued.envelope));
+        assert_eq!(frame.command(), message.command);
+        let piece = match frame {
+            Frame::Whole { envelope, head, body, .. } => {
+                let same = envelope == queued.envelope && head == message.head && body == message.body.as_deref();
+                assert!(sent.is_none() && same, "{message:?} is not what was sent, or was begun before");
+                all.len()
+            }
+            Frame::First { envelope, head_len, body_len: body, piece, .. } => {
+                assert!(sent.is_none() && whole > MAX_PLAINTEXT, "{message:?} is cut needlessly");
+                assert_eq!((envelope, head_len, body), (queued.envelope, message.head.len(), body_len));
+                assert!(all.starts_with(piece) && piece.len() < all.len());
+                piece.len()
+            }
+            Frame::Next { last, piece, .. } => {
+                let from = sent.expect("a later fragment follows a first");
+                assert!(all[from..].starts_with(piece) && last == (from + piece.len() == all.len()));
+                piece.len()
+            }
+        };
+        if sent.is_none() {
+            let price = (all.len() + MESSAGE_OVERHEAD) as isize;
+            self.perhaps[class] -= price;
+            self.sure[class] -= price;
+            assert!(self.perhaps[class] >= 0, "{class:?}: more is sent than there is credit for");
+        }
+        let done = sent.unwrap_or(0) + piece;
+        if done == all.len() {
+            let Queued { message, envelope, .. } = self.queues[class].pop_front().expect("the front is there");
+            self.due.push_back((end, Due::Message(message, envelope)));
+        } else {
+            queued.sent = Some(done);
+            self.due.push_back((end, Due::Piece(class, piece)));
+        }
+    }
+}

@@ -169,6 +169,8 @@ pub enum PeerCommand {
     Release(NodeId),
     /// Let this peer in always from now on (`true`), or like any other; then it goes if a list or a ban concerns it.
     Trust(NodeId, bool),
+    /// The operator's seeds are these from now on: what their names mean may change.
+    Seeds(Vec<KnownPeer>),
     /// Tell the book now ([`PeerEvent::Remember`]), e.g. before a stop.
     Remember,
 }

@@ -376,6 +376,17 @@ impl PeerManager {
         }
     }
 
+    /// Whoever is reserved stays where the operator says that it is as such.
+    fn set_seeds(&mut self, seeds: Vec<KnownPeer>) {
+        let before = core::mem::replace(&mut self.config.seeds, seeds);
+        let gone = before.into_iter().map(|seed| KnownPeer { addrs: Vec::new(), ..seed });
+        for KnownPeer { peer, addrs } in gone.chain(self.config.seeds.iter().cloned()) {
+            if !self.is_reserved(&peer) {
+                self.book.configure(peer, addrs);
+            }
+        }
+    }
+
     /// Sends away whom the lists or a ban of the operator concern by now.
     fn review(&mut self, now: Now) {
         let wrong = |peer: &Peer| {
@@ -463,6 +474,7 @@ impl PeerManager {
                 self.trusted.remove(&peer);
                 self.review(now);
             }
+            PeerCommand::Seeds(seeds) => self.set_seeds(seeds),
             PeerCommand::Remember => self.tell_remembered(now),
         }
     }
@@ -474,8 +486,12 @@ impl PeerManager {
 
     /// The group of addresses that answers for whoever is at this one, if any does.
     fn group_of(&self, addr: SocketAddr) -> Option<Group> {
-        let exempt = self.config.addresses == AddressPolicy::Loopback && addr.ip().to_canonical().is_loopback();
-        (!exempt).then(|| Group::of(addr.ip()))
+        (!self.is_on_this_machine(addr)).then(|| Group::of(addr.ip()))
+    }
+
+    /// Whether this is one of many nodes on this machine: then its host says nothing.
+    fn is_on_this_machine(&self, addr: SocketAddr) -> bool {
+        self.config.addresses == AddressPolicy::Loopback && addr.ip().to_canonical().is_loopback()
     }
 
     /// Whether a peer is banned at this address: by itself, or with its group. A group's ban never concerns one with whom a

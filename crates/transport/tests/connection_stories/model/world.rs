@@ -313,7 +313,7 @@ impl World {
                 assert!(!self.readers[side].established, "established twice");
                 self.readers[side].established = true;
             }
-            ConnectionEvent::Rtt(_) | ConnectionEvent::Waits(_) => {}
+            ConnectionEvent::Rtt(_) | ConnectionEvent::Waits(_) | ConnectionEvent::Unsent { .. } => {}
             ConnectionEvent::Heartbeat(data) => match self.next_due(side) {
                 Some(Due::Beat(due)) => assert_eq!(data, due),
                 other => panic!("a heartbeat instead of {other:?}"),

@@ -165,6 +165,8 @@ impl Network {
                     // What a fault costs is in the bans above.
                     ManagedEvent::Peers(
                         PeerEvent::Fault { .. }
+                        | PeerEvent::Banned { .. }
+                        | PeerEvent::Unbanned { .. }
                         | PeerEvent::Evicted { .. }
                         | PeerEvent::Unmet { .. }
                         | PeerEvent::Banned { .. }

@@ -25,7 +25,7 @@ pub const DEFAULT_MAX_PEERS: usize = 64;
 /// Outbound connections that stay in one /16 of IPv4 or /32 of IPv6. 1: as in Bitcoin Core.
 pub const DEFAULT_OUTBOUND_PER_GROUP: usize = 1;
 /// Nobody needs more peers than this; a guard against slips. Our guess: below the usual limit of open files.
-const MOST_PEERS: usize = 1000;
+pub(crate) const MOST_PEERS: usize = 1000;
 /// Less memory does not even hold a few of the largest messages. Our guess: sixteen of them.
 const LEAST_BUDGET_BYTES: usize = 32 << 20;
 /// What is logged if nothing else is said.
@@ -515,7 +515,8 @@ impl Origins {
     }
 }
 
-fn layer_of(environment: impl IntoIterator<Item = (String, String)>) -> Result<Layer, ConfigError> {
+/// What the environment says.
+pub(crate) fn layer_of(environment: impl IntoIterator<Item = (String, String)>) -> Result<Layer, ConfigError> {
     let mut ours = BTreeMap::new();
     for (name, value) in environment {
         if !name.starts_with("PEERAGE_") {

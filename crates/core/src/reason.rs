@@ -302,7 +302,7 @@ impl Unmet {
             Self::Resting => "A dial failed just before; it rests.",
             Self::AddressInUse => "Somebody else is being dialled at its address.",
             Self::Busy => "Too many others are being dialled.",
-            Self::TurnedAway(_) => "It was reached and not let in.",
+            Self::TurnedAway(reason) => reason.explain(),
         }
     }
 }

@@ -5,6 +5,7 @@ mod error;
 mod get;
 mod init;
 mod key;
+mod operate;
 mod peers;
 pub mod run;
 mod status;
@@ -30,6 +31,7 @@ pub async fn execute(command: ClientCommand, out: &mut impl Write) -> Result<(),
         ClientCommand::Status(args) => status::execute(&args, out).await,
         ClientCommand::Peers(args) => peers::execute(&args, out).await,
         ClientCommand::Why(args) => why::execute(&args, out).await,
+        ClientCommand::Operate(command) => operate::execute(command, out).await,
         ClientCommand::Tx(command) => tx::execute(command, out).await,
         ClientCommand::Get(args) => get::execute(&args, out).await,
         ClientCommand::Key(command) => key::execute(&command, out),

@@ -1,6 +1,8 @@
 //! A running node: the stack on the tokio driver, its store, its control socket.
 
 mod answers;
+mod names;
+mod orders;
 pub(crate) mod peer_file;
 
 use core::{future::Future, net::SocketAddr, time::Duration};
@@ -12,7 +14,7 @@ use peerage_chain::{
     store::{OpenError, Store},
 };
 use peerage_core::{Budget, NodeId, Now, Pool, SecretRng, Seed as DiceSeed, Stack};
-use peerage_discovery::{Config as DiscoveryConfig, Discovery};
+use peerage_discovery::{Command as DiscoveryCommand, Config as DiscoveryConfig, Discovery};
 use peerage_gossip::proto::{Config as GossipConfig, Gossip};
 use peerage_transport::{
     driver::{self, Clock, DriverConfig, Fabric, Handle, NoiseChannel, Stopped, TcpFabric},
@@ -33,13 +35,15 @@ use thiserror::Error;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::{
-    config::{NodeConfig, Seed},
-    control::{BindError, ControlCall, ControlServer, ErrorCode, Happening, Peer, Refusal, Request, Response, Status},
+    config::NodeConfig,
+    control::{BindError, ControlCall, ControlServer, ErrorCode, Happening, Refusal, Request, Response, Status},
     data_dir::DataDirLock,
     genesis::{GenesisFileError, load_genesis},
     stack::{NodeStack, Overlay, OverlayCommand, OverlayEvent},
 };
 use answers::{Answers, Waiting, account_state, unavailable};
+use names::Names;
+pub use peer_file::PeerFileError;
 use peer_file::PeerFiles;
 
 /// Why a node did not start, or had to end.
@@ -54,6 +58,9 @@ pub enum RunError {
     /// The store.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// What is remembered of peers.
+    #[error(transparent)]
+    Peers(#[from] PeerFileError),
     /// The control socket.
     #[error(transparent)]
     Control(#[from] BindError),
@@ -109,7 +116,9 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
     let files = PeerFiles::new(dir.path());
     let budget = Budget::with_floors(config.budget_bytes(), config.max_peers());
     let mut rng = SecretRng::from_os();
-    let book = files.load_book();
+    let seeds = Names::resolve(config.seeds(), "seed").await;
+    let reserved = Names::resolve(config.reserved(), "reserved peer").await;
+    let (book, bans) = (files.load_book()?, files.load_bans()?);
     let book_key = book.key.unwrap_or_else(|| rng.bytes32());
 
     let stack = build_stack(
@@ -120,11 +129,11 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
             identity: &identity,
             producer: producer.clone(),
             listen,
-            seeds: resolve(config.seeds(), "seed").await,
-            reserved: resolve(config.reserved(), "reserved peer").await,
+            seeds: seeds.known(),
+            reserved: reserved.known(),
             remembered: book.lines,
             book_key: DiceSeed::from_bytes(book_key),
-            bans: files.load_bans(),
+            bans,
             budget: &budget,
             dice: DiceSeed::from_bytes(rng.bytes32()),
         },
@@ -203,8 +212,23 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
         }
     });
     let serving = tokio::spawn(server.run());
-    let node =
-        Arc::new(Node { handle, answers, genesis, identity, producer: producer.is_some(), clock, budget, endings });
+    let node = Arc::new(Node {
+        handle,
+        answers,
+        genesis,
+        identity,
+        producer: producer.is_some(),
+        clock,
+        budget,
+        endings,
+        orders: tokio::sync::Mutex::default(),
+    });
+    let looking = [
+        tokio::spawn(look_again(Arc::clone(&node), reserved, |reserved, _| {
+            reserved.into_iter().map(PeerCommand::Reserve).map(ManagedCommand::Peers).collect()
+        })),
+        tokio::spawn(look_again(Arc::clone(&node), seeds, |_, seeds| set_seeds(seeds))),
+    ];
     tokio::pin!(stop);
     let ending = loop {
         tokio::select! {
@@ -215,6 +239,7 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
         }
     };
     tracing::info!("stopping");
+    looking.iter().for_each(tokio::task::JoinHandle::abort);
     // What was gathered is told before the end, so that a stop forgets nothing that a crash might. A stack that stopped by itself
     // tells nothing more.
     let _stopped = node.handle.command(ManagedCommand::Peers(PeerCommand::Remember)).await;
@@ -258,8 +283,10 @@ impl Remembered {
     }
 
     fn save(&self, files: &PeerFiles, book_key: [u8; 32]) -> io::Result<()> {
-        self.book.as_ref().map_or(Ok(()), |lines| files.save_book(book_key, lines))?;
-        self.bans.as_ref().map_or(Ok(()), |bans| files.save_bans(bans))
+        // Neither is worth less because the other cannot be written.
+        let book = self.book.as_ref().map_or(Ok(()), |lines| files.save_book(book_key, lines));
+        let bans = self.bans.as_ref().map_or(Ok(()), |bans| files.save_bans(bans));
+        book.and(bans)
     }
 }
 
@@ -368,18 +395,29 @@ pub fn magic(genesis: &Genesis) -> Magic {
     }
 }
 
-/// Addresses of configured nodes. A name that does not resolve now is said and left out; the others may do.
-async fn resolve(named: &[Seed], what: &str) -> Vec<KnownPeer> {
-    let mut known = Vec::new();
-    for seed in named {
-        match tokio::net::lookup_host((seed.host(), seed.port())).await {
-            Ok(addrs) => known.push(KnownPeer { peer: seed.id(), addrs: addrs.collect() }),
-            Err(error) => {
-                tracing::warn!(host = seed.host(), %error, "cannot resolve a {what}; check its name in config.toml")
+type StackCommand = ManagedCommand<OverlayCommand>;
+
+/// Looks up names again and again. `tell` says what the stack is told if somebody moved: it gets those who did, and all.
+async fn look_again(node: Arc<Node>, mut names: Names, tell: fn(Vec<KnownPeer>, Vec<KnownPeer>) -> Vec<StackCommand>) {
+    while let Some(after) = names.look_again_after() {
+        tokio::time::sleep(after).await;
+        let moved = names.look_again(names::look_up).await;
+        if moved.is_empty() {
+            continue;
+        }
+        for command in tell(moved, names.known()) {
+            if node.handle.command(command).await.is_err() {
+                return;
             }
         }
     }
-    known
+}
+
+/// First the peer manager, which dials a seed where it is configured to be whatever that is; then discovery, which wants it.
+fn set_seeds(seeds: Vec<KnownPeer>) -> Vec<StackCommand> {
+    let places = seeds.iter().map(|seed| (seed.peer, seed.addrs.clone())).collect();
+    let wanted = OverlayCommand::Discovery(DiscoveryCommand::SetSeeds(places));
+    vec![ManagedCommand::Peers(PeerCommand::Seeds(seeds)), ManagedCommand::Upper(wanted)]
 }
 
 /// What answers clients of the control socket.
@@ -392,6 +430,8 @@ struct Node {
     clock: Clock,
     budget: Budget,
     endings: mpsc::UnboundedSender<Ending>,
+    /// Held while an operator's order is carried out.
+    orders: tokio::sync::Mutex<()>,
 }
 
 impl Node {
@@ -415,6 +455,10 @@ impl Node {
             Request::Status => self.status().await,
             Request::Peers => self.peers().await,
             Request::Why { peer } => self.why(peer).await,
+            Request::Bans => self.bans().await,
+            Request::Lists => self.lists().await,
+            Request::Limits(change) => self.limits(change).await,
+            Request::Order(order) => self.order(order).await,
             Request::Account { pubkey } => self.account(pubkey).await,
             Request::Watch => Err(Refusal::new(ErrorCode::BadRequest, "the control server answers this itself")),
         };
@@ -462,21 +506,6 @@ impl Node {
             budget_bytes: budget.cap,
             uptime_ms: self.clock.now().mono.0 / 1_000_000,
         })))
-    }
-
-    async fn peers(&self) -> Result<Response, Refusal> {
-        let now = self.clock.now().mono;
-        let peers = self.handle.inspect(move |stack| {
-            let peers = stack.peers().peers().map(|peer| Peer {
-                id: peer.info.peer,
-                addr: peer.info.remote,
-                outbound: peer.info.outbound,
-                rtt_micros: peer.rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
-                connected_ms: u64::try_from(now.since(peer.since).as_millis()).unwrap_or(u64::MAX),
-            });
-            peers.collect()
-        });
-        Ok(Response::Peers(peers.await.map_err(stopping)?))
     }
 
     async fn why(&self, peer: NodeId) -> Result<Response, Refusal> {

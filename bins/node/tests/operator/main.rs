@@ -4,6 +4,7 @@
 mod clock;
 mod config;
 mod disk;
+mod peers;
 mod program;
 mod store;
 #[path = "../support/mod.rs"]

@@ -198,10 +198,6 @@ pub struct Admission {
     open: Option<Vec<Net>>,
 }
 
-fn nets(ranges: &[(IpAddr, u8)]) -> Vec<Net> {
-    ranges.iter().filter_map(|(ip, bits)| Net::new(*ip, *bits)).collect()
-}
-
 impl Admission {
     /// Nobody is there yet.
     pub const fn new(config: AdmissionConfig) -> Self {
@@ -296,6 +292,11 @@ impl Admission {
             .max_by_key(|(count, oldest)| (*count, core::cmp::Reverse(*oldest)))
             .map(|(_, oldest)| oldest)
     }
+}
+
+/// Those of the ranges that are some.
+fn nets(ranges: &[(IpAddr, u8)]) -> Vec<Net> {
+    ranges.iter().filter_map(|(ip, bits)| Net::new(*ip, *bits)).collect()
 }
 
 /// What counts as one address: for IPv6 a whole /64, of which every subscriber has at least one (RFC 6177).

@@ -25,7 +25,7 @@ fn why_somebody_is_not_dialled_is_told_and_whoever_may_be_is() {
     assert_eq!(why_not(&bench, 10), Some(WhyNot::Connected));
     hear(&mut bench, 11, "30.10.0.2:4000".parse().expect("an address"));
     assert_eq!(why_not(&bench, 11), Some(WhyNot::GroupFull));
-    bench.order(PeerCommand::Limits(PeerLimits { target_outbound: 1, max_peers: 64, outbound_per_group: 1 }));
+    bench.order(PeerCommand::Limits(PeerLimits { target_outbound: 1, ..PeerLimits::default() }));
     assert_eq!(why_not(&bench, 11), Some(WhyNot::Enough));
     bench.order(PeerCommand::Ban { subject: Subject::Peer(id(11)), lasting: Duration::from_secs(60) });
     assert_eq!(why_not(&bench, 11), Some(WhyNot::Unmet(Unmet::Banned)));

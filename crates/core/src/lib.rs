@@ -27,7 +27,7 @@ pub use pressure::{Debtor, Lookout, Pressure};
 pub use protocol::{Action, Done, Doors, LinkId, NetworkEvent, Outlet, Protocol, RequestId, Want};
 #[cfg(feature = "random")]
 pub use random::{KeyedState, SecretRng, Seed, SeededRng};
-pub use reason::{CloseReason, Closed, ClosedBy, DropReason, Fault, RequestError};
+pub use reason::{CloseReason, Closed, ClosedBy, DropReason, Fault, RequestError, Unmet};
 pub use stack::{Output, Progress, Stack};
 pub use time::{Now, Timestamp, UnixMillis};
 pub use timers::Timers;

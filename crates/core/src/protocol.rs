@@ -10,7 +10,7 @@ use core::{
 use crate::connection::{DialKey, LinkInfo, LinkStats};
 use crate::{
     Charge, CloseReason, Closed, Command, DropReason, Fault, Job, JobId, Message, NodeId, Now, Pressure, RequestError,
-    Timestamp,
+    Timestamp, Unmet,
 };
 
 /// One connection, for as long as it lasts. Numbers are never reused within a process.
@@ -84,6 +84,14 @@ pub enum NetworkEvent {
         expected: Option<NodeId>,
         /// Why it failed.
         closed: Closed,
+    },
+    /// A [`Want::Now`] that the peer manager does not grant. A dial for it that failed is told as
+    /// [`DialFailed`](Self::DialFailed). Everybody but the peer manager hears this.
+    Unmet {
+        /// Who was wanted.
+        peer: NodeId,
+        /// Why not.
+        why: Unmet,
     },
     /// A stream that somebody opened was closed unread, for its address alone. Only the peer manager hears this; it has nothing
     /// to decide any more.
@@ -182,6 +190,7 @@ impl NetworkEvent {
             Self::DialFailed { addr, expected, closed } => {
                 Self::DialFailed { addr: *addr, expected: *expected, closed: *closed }
             }
+            Self::Unmet { peer, why } => Self::Unmet { peer: *peer, why: *why },
             Self::TurnedAway { remote, reason } => Self::TurnedAway { remote: *remote, reason: *reason },
             Self::PeerUp { peer, info } => Self::PeerUp { peer: *peer, info: info.clone() },
             Self::PeerDown { peer, closed } => Self::PeerDown { peer: *peer, closed: *closed },

@@ -272,6 +272,53 @@ impl fmt::Display for RequestError {
     }
 }
 
+/// Why a wish for somebody at once ([`Want::Now`](crate::Want::Now)) will not be granted, though no dial failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unmet {
+    /// No address of it is known that may be dialled.
+    NoAddress,
+    /// It is banned.
+    Banned,
+    /// The operator's lists forbid it.
+    Denied,
+    /// A dial failed just before; it rests.
+    Resting,
+    /// Somebody else is being dialled at the only address that may be.
+    AddressInUse,
+    /// Too many others are being dialled, and stayed so.
+    Busy,
+    /// It was reached and not let in, for this reason; or nobody told how its dial ended.
+    TurnedAway(CloseReason),
+}
+
+impl Unmet {
+    /// A stable name for metrics and logs.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::NoAddress => "no_address",
+            Self::Banned => "banned",
+            Self::Denied => "denied",
+            Self::Resting => "resting",
+            Self::AddressInUse => "address_in_use",
+            Self::Busy => "busy",
+            Self::TurnedAway(_) => "turned_away",
+        }
+    }
+
+    /// In words, for a person.
+    pub const fn explain(self) -> &'static str {
+        match self {
+            Self::NoAddress => "No address of it is known that may be dialled.",
+            Self::Banned => "It is banned.",
+            Self::Denied => "The operator's lists forbid it.",
+            Self::Resting => "A dial failed just before; it rests.",
+            Self::AddressInUse => "Somebody else is being dialled at its address.",
+            Self::Busy => "Too many others are being dialled.",
+            Self::TurnedAway(reason) => reason.explain(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

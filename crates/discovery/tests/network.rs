@@ -68,6 +68,7 @@ impl Protocol for Node {
             NetworkEvent::LinkDown { link, .. } => drop(self.links.remove(link)),
             NetworkEvent::PeerDown { peer, .. } => self.links.retain(|_, (other, _)| other != peer),
             NetworkEvent::DialFailed { expected: Some(peer), .. } => drop(self.dialling.remove(peer)),
+            NetworkEvent::Unmet { peer, .. } => drop(self.dialling.remove(peer)),
             _ => {}
         }
         self.discovery.handle_network(now, event);

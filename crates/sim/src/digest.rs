@@ -55,6 +55,10 @@ impl EventHash {
                 self.begin(at, node, 2, addr.port().into());
                 self.closed(*closed);
             }
+            NetworkEvent::Unmet { peer, why } => {
+                self.peer(at, node, 14, peer);
+                self.0.update(why.label());
+            }
             NetworkEvent::PeerUp { info, .. } => {
                 self.begin(at, node, 3, 0);
                 self.info(info);

@@ -236,7 +236,7 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
         tokio::spawn(look_again(Arc::clone(&node), reserved, |reserved, _| {
             reserved.into_iter().map(PeerCommand::Reserve).map(ManagedCommand::Peers).collect()
         })),
-        tokio::spawn(look_again(Arc::clone(&node), seeds, |_, seeds| vec![set_seeds(seeds)])),
+        tokio::spawn(look_again(Arc::clone(&node), seeds, |_, seeds| set_seeds(seeds))),
     ];
     tokio::pin!(stop);
     let ending = loop {
@@ -249,6 +249,10 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
     };
     tracing::info!("stopping");
     looking.iter().for_each(tokio::task::JoinHandle::abort);
+    // What was gathered is told before the end, so that a stop forgets nothing that a crash might. A stack that stopped by itself
+    // tells nothing more.
+    let _stopped = node.handle.command(ManagedCommand::Peers(PeerCommand::Remember)).await;
+    let _told = node.handle.inspect(|_| ()).await;
     node.handle.shutdown().await;
     // Clients get the last answers before their connections end with the server.
     while let Ok(call) = calls.try_recv() {
@@ -429,9 +433,11 @@ async fn look_again(node: Arc<Node>, mut names: Names, tell: fn(Vec<KnownPeer>, 
     }
 }
 
-fn set_seeds(seeds: Vec<KnownPeer>) -> StackCommand {
-    let seeds = seeds.into_iter().map(|seed| (seed.peer, seed.addrs)).collect();
-    ManagedCommand::Upper(OverlayCommand::Discovery(DiscoveryCommand::SetSeeds(seeds)))
+/// First the peer manager, which dials a seed where it is configured to be whatever that is; then discovery, which wants it.
+fn set_seeds(seeds: Vec<KnownPeer>) -> Vec<StackCommand> {
+    let places = seeds.iter().map(|seed| (seed.peer, seed.addrs.clone())).collect();
+    let wanted = OverlayCommand::Discovery(DiscoveryCommand::SetSeeds(places));
+    vec![ManagedCommand::Peers(PeerCommand::Seeds(seeds)), ManagedCommand::Upper(wanted)]
 }
 
 /// What answers clients of the control socket.

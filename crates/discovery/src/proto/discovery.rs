@@ -213,8 +213,8 @@ impl Discovery {
     }
 
     fn dial_failed(&mut self, now: Now, peer: NodeId, closed: Closed) {
-        // A node that refuses is alive, and one whose dial we gave up for reasons of our own may be. What the other side says of
-        // a dial, it says before it proved who it is: anybody on the way could have a node forgotten by it.
+        // A node that refuses is alive. What the other side says of a dial, it says before it proved who it is: anybody on the
+        // way could have a node forgotten by it.
         let dead = closed.by != ClosedBy::Them
             && matches!(
                 closed.reason,
@@ -462,6 +462,8 @@ impl Protocol for Discovery {
             NetworkEvent::PeerUp { peer, info } => self.peer_up(now, peer, info),
             NetworkEvent::PeerDown { peer, .. } => self.peer_down(now, peer),
             NetworkEvent::DialFailed { expected: Some(peer), closed, .. } => self.dial_failed(now, peer, closed),
+            // The peer manager's own reasons say nothing about the node.
+            NetworkEvent::Unmet { peer, .. } => self.unreachable_for_searches(now, peer),
             NetworkEvent::PeerStats { peer, stats } => {
                 if let Some(state) = self.peers.get_mut(&peer) {
                     state.rtt = Some(stats.rtt);

@@ -119,6 +119,7 @@ impl Protocol for Probe {
             NetworkEvent::LinkUp { link, info } => self.saw(Saw::LinkUp(link, info.peer, info.outbound)),
             NetworkEvent::LinkDown { link, closed } => self.saw(Saw::LinkDown(link, closed)),
             NetworkEvent::DialFailed { closed, .. } => self.saw(Saw::DialFailed(closed)),
+            NetworkEvent::Unmet { peer, .. } => panic!("nobody wanted {peer}"),
             NetworkEvent::PeerUp { peer, .. } => self.saw(Saw::Up(peer)),
             NetworkEvent::PeerDown { peer, closed } => self.saw(Saw::Down(peer, closed)),
             NetworkEvent::Message { peer, message, charge } => {

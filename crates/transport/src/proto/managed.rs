@@ -1,10 +1,9 @@
 //! A protocol together with the peer manager that serves it.
 
-use core::net::SocketAddr;
-use peerage_core::{Action, Closed, Done, JobId, NetworkEvent, NodeId, Now, Protocol, Timestamp};
+use peerage_core::{Action, Done, JobId, NetworkEvent, Now, Protocol, Timestamp};
 
 use super::{
-    peer_manager::{PeerCommand, PeerEvent, PeerManager, Unmet},
+    peer_manager::{PeerCommand, PeerEvent, PeerManager},
     recorder::Recorder,
 };
 
@@ -122,7 +121,7 @@ impl<P: Protocol> Protocol for Managed<P> {
                 Ok(action) => action,
                 Err(event) => {
                     if let PeerEvent::Unmet { peer, why } = event {
-                        self.tell_unmet(peer, why);
+                        self.upper.handle_network(self.last, NetworkEvent::Unmet { peer, why });
                     }
                     Action::Emit(ManagedEvent::Peers(event))
                 }
@@ -146,13 +145,6 @@ impl<P: Protocol> Protocol for Managed<P> {
 }
 
 impl<P: Protocol> Managed<P> {
-    /// Whoever wanted somebody at once hears that it will not be, as of a dial that failed.
-    fn tell_unmet(&mut self, peer: NodeId, why: Unmet) {
-        // No address: nobody was asked.
-        let (addr, closed) = (SocketAddr::from(([0, 0, 0, 0], 0)), Closed::by_us(why.reason()));
-        self.upper.handle_network(self.last, NetworkEvent::DialFailed { addr, expected: Some(peer), closed });
-    }
-
     fn tell_manager(&mut self, command: PeerCommand) -> Action<Self> {
         self.peers.handle_command(self.last, command);
         Action::Routed
@@ -161,16 +153,16 @@ impl<P: Protocol> Managed<P> {
 
 #[cfg(test)]
 mod tests {
-    use peerage_core::{CloseReason, NoJob, Seed, Want};
+    use peerage_core::{NoJob, NodeId, Seed, Unmet, Want};
     use std::collections::VecDeque;
 
     use super::*;
     use crate::proto::peer_manager::{PeerManagerConfig, Rule};
 
-    /// Wants somebody, and notes which dials failed.
+    /// Wants somebody, and notes what it hears of it.
     struct Asker {
         wants: VecDeque<Want>,
-        failed: Vec<(Option<NodeId>, CloseReason)>,
+        unmet: Vec<(NodeId, Unmet)>,
     }
 
     impl Protocol for Asker {
@@ -180,8 +172,8 @@ mod tests {
         type Compute = NoJob;
 
         fn handle_network(&mut self, _: Now, event: NetworkEvent) {
-            if let NetworkEvent::DialFailed { expected, closed, .. } = event {
-                self.failed.push((expected, closed.reason));
+            if let NetworkEvent::Unmet { peer, why } = event {
+                self.unmet.push((peer, why));
             }
         }
 
@@ -201,13 +193,13 @@ mod tests {
     }
 
     #[test]
-    fn whoever_wants_somebody_that_will_not_be_dialled_hears_it_as_of_a_dial_that_failed() {
+    fn whoever_wants_somebody_that_will_not_be_dialled_hears_why() {
         let (us, unwanted) = (NodeId::from_bytes([1; 32]), NodeId::from_bytes([2; 32]));
         let config = PeerManagerConfig { deny: vec![Rule::Peer(unwanted)], ..PeerManagerConfig::new(us) };
         let addrs = vec![([8, 8, 8, 8], 4000).into()];
-        let asker = Asker { wants: [Want::Now { peer: unwanted, addrs }].into(), failed: Vec::new() };
+        let asker = Asker { wants: [Want::Now { peer: unwanted, addrs }].into(), unmet: Vec::new() };
         let mut stack = Managed::new(PeerManager::new(config, &Seed::from_u64(1)), asker);
         while stack.poll_action().is_some() {}
-        assert_eq!(stack.upper().failed, [(Some(unwanted), CloseReason::Denied)]);
+        assert_eq!(stack.upper().unmet, [(unwanted, Unmet::Denied)]);
     }
 }

@@ -65,6 +65,7 @@ pub(crate) enum Saw {
     Up(NodeId, LinkInfo),
     Down(NodeId, Closed),
     DialFailed(Option<NodeId>, Closed),
+    Unmet(NodeId, Unmet),
     Message(NodeId, Message),
     Response(u64, Result<Message, RequestError>),
     Shed(NodeId, Command, DropReason),
@@ -159,6 +160,7 @@ impl Protocol for Probe {
                 panic!("streams, links and memory are the peer manager's alone")
             }
             NetworkEvent::DialFailed { expected, closed, .. } => self.saw(Saw::DialFailed(expected, closed)),
+            NetworkEvent::Unmet { peer, why } => self.saw(Saw::Unmet(peer, why)),
             NetworkEvent::PeerUp { peer, info } => self.saw(Saw::Up(peer, info)),
             NetworkEvent::PeerDown { peer, closed } => self.saw(Saw::Down(peer, closed)),
             NetworkEvent::Message { peer, message, charge } => {

@@ -33,12 +33,16 @@
 //! | `SecondOfIk` | message 2 | | keys |
 //! | `SecondOfIk` | RETRY | message 1 of XX | `Second` |
 //! | `Second` | message 2 | message 3 | keys |
-//! | each | another record | REFUSE | the end |
+//! | `Preamble` | another record | | the end |
+//! | each other | another record | REFUSE | the end |
 //! | each | REFUSE | | the end |
 //!
 //! So there is one RETRY at most, and none in XX. Both sides hash it, and the message that it answers, into the prologue
 //! of XX: whoever made one of them up, or changed it, gets no connection. A RETRY by itself proves nothing, and what was
 //! known of the responder stays known until XX has proved another key.
+//!
+//! Another pattern is a number and its properties in [`Pattern`], steps here with a row above, messages in `messages.rs`, and
+//! its tokens in `noise`; the compiler asks for the rest.
 
 mod certified;
 mod messages;
@@ -78,6 +82,35 @@ pub(super) enum Pattern {
     Xx = 1,
     /// The initiator knows the responder's static key.
     Ik = 2,
+}
+
+impl Pattern {
+    /// The pattern of a number in a preamble, if we speak it.
+    const fn of(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::Xx),
+            2 => Some(Self::Ik),
+            _ => None,
+        }
+    }
+
+    /// Whether the last message is the initiator's: then it is the responder who may refuse it when the initiator has keys
+    /// already.
+    pub(super) const fn initiator_speaks_last(self) -> bool {
+        match self {
+            Self::Xx => true,
+            Self::Ik => false,
+        }
+    }
+
+    /// Whether all that the responder has heard may be what somebody else said to it before: then the initiator counts only
+    /// once it has sealed a record, and that record is a greeting, with nothing of the layers above.
+    pub(super) const fn first_may_be_repeated(self) -> bool {
+        match self {
+            Self::Xx => false,
+            Self::Ik => true,
+        }
+    }
 }
 
 /// A handshake under way.
@@ -354,12 +387,12 @@ fn read_preamble(config: &ConnectionConfig, rng: &mut SecretRng, record: Record<
         return Err(Failure::refuse(CloseReason::WrongSuite));
     }
     let prologue = [PROLOGUE, record.raw].concat();
-    if preamble.pattern == Pattern::Xx as u8 {
-        Ok(Step::First { noise: xx(Role::Responder, config, &prologue, rng), version })
-    } else if preamble.pattern == Pattern::Ik as u8 {
-        let noise = HandshakeState::ik_responder(&prologue, config.static_key.clone(), rng);
-        Ok(Step::FirstOfIk { noise, version, prologue })
-    } else {
-        Err(Failure::refuse(CloseReason::WrongSuite))
+    match Pattern::of(preamble.pattern) {
+        Some(Pattern::Xx) => Ok(Step::First { noise: xx(Role::Responder, config, &prologue, rng), version }),
+        Some(Pattern::Ik) => {
+            let noise = HandshakeState::ik_responder(&prologue, config.static_key.clone(), rng);
+            Ok(Step::FirstOfIk { noise, version, prologue })
+        }
+        None => Err(Failure::refuse(CloseReason::WrongSuite)),
     }
 }

@@ -25,7 +25,7 @@
 //! | us | wrong magic, or no preamble at all | nothing |
 //! | us | handshake: version, network, suite, peer, proof, 5 s | REFUSE in clear (CLOSE once keys stand) |
 //! | us | confirming: a record that does not authenticate, 5 s in all | CLOSE |
-//! | us | open: command `Close`, a broken rule, 90 s of silence, 5 s without memory | CLOSE |
+//! | us | open: command `Close`, a broken rule, 90 s of silence, 15 s without memory | CLOSE |
 //! | them | REFUSE (unauthenticated), CLOSE | nothing |
 //! | network | the stream ends | nothing |
 //!
@@ -71,7 +71,7 @@ use peerage_core::{
 use peerage_wire::{RecordKind, put_record};
 
 use commands::MAX_HEARTBEAT_DATA;
-use handshake::{Answer, Channel, Failure, Handshake, Pattern, Secured};
+use handshake::{Answer, Channel, Failure, Handshake, Secured};
 use open::{Events, Open};
 
 /// A connection over a stream that delivers bytes in order, such as TCP. See the [module](self).
@@ -207,8 +207,8 @@ impl SecureConnection {
 
     /// Keys stand. In IK the responder spoke last, and waits.
     fn secured(&mut self, now: Now, secured: Secured, data: Bytes, deadline: Timestamp) {
-        let (dial_key, ik) = match &secured.channel {
-            Channel::Noise { pattern, keys } => (Some(DialKey(keys.remote_static)), *pattern == Pattern::Ik),
+        let (dial_key, repeatable) = match &secured.channel {
+            Channel::Noise { pattern, keys } => (Some(DialKey(keys.remote_static)), pattern.first_may_be_repeated()),
             Channel::Below => (None, false),
         };
         let info = LinkInfo {
@@ -219,7 +219,7 @@ impl SecureConnection {
             features: secured.features,
             dial_key,
         };
-        let waits = !self.outbound && ik;
+        let waits = !self.outbound && repeatable;
         let mut open = Open::new(&self.config, self.outbound, secured, data, now.mono, &mut self.rng);
         if let Some(account) = self.account.take() {
             open.handle_command(now.mono, ConnectionCommand::Account(account), &mut self.events);

@@ -102,7 +102,7 @@ impl Open {
             Channel::Below => (Records::plain(config.magic), None),
         };
         // Below the records of a secured stream nobody else can speak, so whoever refuses says so like everybody else.
-        let spoke_last = pattern.is_some_and(|pattern| outbound == (pattern == Pattern::Xx));
+        let spoke_last = pattern.is_some_and(|pattern| outbound == pattern.initiator_speaks_last());
         let refusal = RecordHeader { kind: RecordKind::Refuse, length: REASON as u32 }.encode(config.magic);
         let heartbeat = Heartbeat::new(now, rng.next_u64(), config.heartbeat_interval, config.dead_after, data);
         let session = Session {
@@ -120,7 +120,7 @@ impl Open {
             session,
             unconfirmed: spoke_last.then_some(Unconfirmed { refusal, seen: Vec::new(), longest }),
             confirmed: false,
-            greets: pattern == Some(Pattern::Ik),
+            greets: pattern.is_some_and(Pattern::first_may_be_repeated),
             pause: None,
             deaf: false,
             pace: Pace::new(config.stall_window),

@@ -237,6 +237,14 @@ impl Book {
         self.configured.get(peer).is_some_and(|addrs| addrs.contains(&addr))
     }
 
+    /// Whether a peer is known to be at this host: the operator says so, or a dial that we chose reached it there.
+    pub(super) fn is_at_home(&self, peer: &NodeId, host: IpAddr) -> bool {
+        let configured = self.configured.get(peer).into_iter().flatten();
+        let reached =
+            self.entries.get(peer).filter(|entry| entry.is_tried()).and_then(|entry| entry.stands_by.as_ref());
+        configured.chain(reached).any(|addr| addr.ip().to_canonical() == host)
+    }
+
     /// The entry of a peer of which somebody told: it gets a place in `new` if one is free within reach of `source`, and is
     /// loose if not.
     pub(super) fn hear(

@@ -4,7 +4,7 @@ use core::{
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
-use peerage_core::{CloseReason, Fault, NodeId, Seed, UnixMillis, Want};
+use peerage_core::{CloseReason, Fault, NodeId, Seed, UnixMillis, Unmet, Want};
 
 use super::{AddressPolicy, Ban, Rule, Subject, dialling::ACQUIRE, slots::TRANSIENT_KEEP};
 
@@ -190,69 +190,14 @@ pub enum PeerCommand {
     Deny(Vec<Rule>),
     /// Be connected to this peer from now on, whatever happens.
     Reserve(KnownPeer),
-    /// Treat a reserved peer like any other from now on; a connection to it stays.
+    /// Treat a reserved peer like any other from now on; a connection to it stays, unless a list or a ban concerns it.
     Release(NodeId),
-    /// Let this peer in always from now on (`true`), or like any other.
+    /// Let this peer in always from now on (`true`), or like any other; then it goes if a list or a ban concerns it.
     Trust(NodeId, bool),
-}
-
-/// Why a wish for somebody at once was not granted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unmet {
-    /// No address of it is known that may be dialled.
-    NoAddress,
-    /// It is banned.
-    Banned,
-    /// The operator's lists forbid it.
-    Denied,
-    /// A dial failed just before; it rests.
-    Resting,
-    /// Too many others are being dialled, and stayed so.
-    Busy,
-    /// Somebody else is being dialled at the only address that may be.
-    AddressInUse,
-    /// It was reached, and is not let in; or nobody told how its dial ended.
-    TurnedAway(CloseReason),
-}
-
-impl Unmet {
-    /// A stable name for metrics and logs.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::NoAddress => "no_address",
-            Self::Banned => "banned",
-            Self::Denied => "denied",
-            Self::Resting => "resting",
-            Self::Busy => "busy",
-            Self::AddressInUse => "address_in_use",
-            Self::TurnedAway(_) => "turned_away",
-        }
-    }
-
-    /// In words, for a person.
-    pub const fn explain(self) -> &'static str {
-        match self {
-            Self::NoAddress => "No address of it is known that may be dialled.",
-            Self::Banned => "It is banned.",
-            Self::Denied => "The operator's lists forbid it.",
-            Self::Resting => "A dial failed just before; it rests.",
-            Self::AddressInUse => "The only address that it has is being tried for another.",
-            Self::TurnedAway(reason) => reason.explain(),
-            Self::Busy => "Too many others are being dialled.",
-        }
-    }
-
-    /// The reason of a connection that never came to be.
-    pub const fn reason(self) -> CloseReason {
-        match self {
-            // Not one that tells of a dead node: nobody was asked.
-            Self::Resting => CloseReason::TooFast,
-            Self::Banned => CloseReason::Banned,
-            Self::NoAddress | Self::Denied => CloseReason::Denied,
-            Self::Busy | Self::AddressInUse => CloseReason::TooManyPeers,
-            Self::TurnedAway(reason) => reason,
-        }
-    }
+    /// The operator's seeds are these from now on: what their names mean may change.
+    Seeds(Vec<KnownPeer>),
+    /// Tell the book now ([`PeerEvent::Remember`]), e.g. before a stop.
+    Remember,
 }
 
 /// What the manager tells.
@@ -290,9 +235,9 @@ pub enum PeerEvent {
         /// For whose sake: who came while there was no place left; nobody in particular if a guest's time was over.
         by: Option<NodeId>,
     },
-    /// A [`Want::Now`] that will not be granted. A dial for it that failed is not told so, but as
-    /// [`DialFailed`](peerage_core::NetworkEvent::DialFailed) by whoever runs the manager. A [`Managed`](crate::proto::managed::Managed) stack tells it to whoever asked,
-    /// as a dial that failed.
+    /// A [`Want::Now`] that will not be granted. A dial for it that failed is not told so, but by whoever runs the manager, as
+    /// [`DialFailed`](peerage_core::NetworkEvent::DialFailed). A [`Managed`](crate::proto::managed::Managed) stack tells it to
+    /// whoever asked, as [`NetworkEvent::Unmet`](peerage_core::NetworkEvent::Unmet).
     Unmet {
         /// Who was wanted.
         peer: NodeId,

@@ -166,8 +166,18 @@ impl PeerManager {
         if entry.not_before > now.mono {
             return Err(Unmet::Resting);
         }
-        let free = |addr| permitted(addr) && !self.dials.contains_key(&addr);
+        let free = |addr| permitted(addr) && !self.is_host_in_use(peer, entry, addr);
         entry.next_addr(free).ok_or(Unmet::AddressInUse)
+    }
+
+    /// Whether the address, or the host of one that is only told of, is being dialled already: whoever tells of many nodes at
+    /// somebody's host has it dialled by one at a time.
+    fn is_host_in_use(&self, peer: &NodeId, entry: &Entry, addr: SocketAddr) -> bool {
+        if entry.proven == Some(addr) || self.book.is_configured(peer, addr) || self.is_on_this_machine(addr) {
+            return self.dials.contains_key(&addr);
+        }
+        let host = addr.ip().to_canonical();
+        self.dials.keys().any(|dialled| dialled.ip().to_canonical() == host)
     }
 
     /// Whether a dial to this peer is under way.

@@ -10,6 +10,21 @@
 //! for `idle_timeout`. A wish that finds all dials taken waits for `acquire_timeout`; one that cannot be granted is answered
 //! ([`PeerEvent::Unmet`]), at the latest when the connection that was opened for it finds no place.
 //!
+//! # What whoever runs it must do
+//! A [`Managed`](crate::proto::managed::Managed) stack does all of this.
+//!
+//! - Each [`Outlet::Dial`] ends in exactly one `LinkUp` or `DialFailed`, with the same socket address. One whose end nobody
+//!   tells is given up after a minute.
+//! - Each `LinkUp` is answered by exactly one [`Outlet::Admit`] or [`Outlet::Close`], and is followed by one `LinkDown`, also
+//!   if the manager closed it.
+//! - Messages, requests, responses, round trips and heartbeats of a peer are signs of life: they are told to
+//!   [`handle_network`](Protocol::handle_network), or to [`PeerManager::alive`] by whoever must pass them on.
+//! - [`PeerEvent::Remember`] and [`PeerEvent::Bans`] replace what was told before, and come back in the
+//!   [`PeerManagerConfig`] after a restart, with the same `book_key`. Before an orderly stop the manager is asked to tell the
+//!   book once more ([`PeerCommand::Remember`]).
+//! - Time begins at [`Timestamp::ZERO`] when it is made, and does not go back; the wall clock may.
+//!
+//! # Links
 //! | link state | meaning | next |
 //! |---|---|---|
 //! | dialling | an address is being tried for a peer | up, failed (backoff) |
@@ -31,11 +46,13 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod view;
+mod why_not;
 
 use core::{
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
+pub use peerage_core::Unmet;
 use peerage_core::{
     Action, CloseReason, Done, Doors, Fault, JobId, KeyedState, LinkId, LinkInfo, LinkStats, NetworkEvent, NoJob,
     NodeId, Now, Outlet, Protocol, Seed, SeededRng, Timers, Timestamp, UnixMillis,
@@ -47,11 +64,12 @@ pub use address::AddressPolicy;
 use book::Book;
 use conduct::Conduct;
 pub use conduct::{Ban, ParseSubjectError, Subject};
-pub use config::{BookLine, KnownPeer, PeerCommand, PeerEvent, PeerLimits, PeerManagerConfig, Unmet};
+pub use config::{BookLine, KnownPeer, PeerCommand, PeerEvent, PeerLimits, PeerManagerConfig};
 use dialling::{Dial, Purpose};
 pub use lists::{Net, ParseRuleError, Rule};
 use remembering::{ANCHORS, LASTING};
 pub use view::Standing;
+pub use why_not::WhyNot;
 
 /// One admitted peer, for whoever asks.
 #[derive(Clone, Debug)]
@@ -173,7 +191,7 @@ impl PeerManager {
         manager
     }
 
-    /// A peer gave a sign of life: to be called for each message, so that a copy of its key is told from its return.
+    /// A peer gave a sign of life: for whoever must pass its messages on. By it a copy of its key is told from its return.
     pub fn alive(&mut self, now: Now, peer: &NodeId) {
         if let Some(peer) = self.peers.get_mut(peer) {
             peer.heard = now.mono;
@@ -231,7 +249,11 @@ impl PeerManager {
         let hosts = [old.info.remote, new.remote].map(|addr| addr.ip().to_canonical());
         let on_one_machine = self.config.addresses == AddressPolicy::Loopback && hosts.iter().all(IpAddr::is_loopback);
         let by_both = old.info.outbound && now.mono.since(old.since) < SIMULTANEOUS;
-        !new.outbound && hosts[0] != hosts[1] && !on_one_machine && !by_both && now.mono.since(old.heard) < ALIVE
+        // Where the operator says that it is, or where we reached it, it is itself; whoever has a copy of its key came first.
+        let at_home = hosts.map(|host| self.book.is_at_home(&new.peer, host));
+        let returns_home = at_home == [false, true];
+        let alive = now.mono.since(old.heard) < ALIVE;
+        !new.outbound && hosts[0] != hosts[1] && !on_one_machine && !by_both && !returns_home && alive
     }
 
     /// Which of two connections to one peer stays. When both sides dialled at once, both must choose the same: the one
@@ -332,6 +354,17 @@ impl PeerManager {
         }
     }
 
+    /// Whoever is reserved stays where the operator says that it is as such.
+    fn set_seeds(&mut self, seeds: Vec<KnownPeer>) {
+        let before = core::mem::replace(&mut self.config.seeds, seeds);
+        let gone = before.into_iter().map(|seed| KnownPeer { addrs: Vec::new(), ..seed });
+        for KnownPeer { peer, addrs } in gone.chain(self.config.seeds.iter().cloned()) {
+            if !self.is_reserved(&peer) {
+                self.book.configure(peer, addrs);
+            }
+        }
+    }
+
     /// Sends away whom the lists or a ban of the operator concern by now.
     fn review(&mut self, now: Now) {
         let wrong = |peer: &Peer| {
@@ -414,9 +447,15 @@ impl PeerManager {
                 if let Some(entry) = self.book.get_mut(&peer) {
                     entry.reserved = false;
                 }
+                self.review(now);
             }
             PeerCommand::Trust(peer, true) => drop(self.trusted.insert(peer)),
-            PeerCommand::Trust(peer, false) => drop(self.trusted.remove(&peer)),
+            PeerCommand::Trust(peer, false) => {
+                self.trusted.remove(&peer);
+                self.review(now);
+            }
+            PeerCommand::Seeds(seeds) => self.set_seeds(seeds),
+            PeerCommand::Remember => self.tell_remembered(now),
         }
     }
 
@@ -427,8 +466,12 @@ impl PeerManager {
 
     /// The group of addresses that answers for whoever is at this one, if any does.
     fn group_of(&self, addr: SocketAddr) -> Option<Group> {
-        let exempt = self.config.addresses == AddressPolicy::Loopback && addr.ip().to_canonical().is_loopback();
-        (!exempt).then(|| Group::of(addr.ip()))
+        (!self.is_on_this_machine(addr)).then(|| Group::of(addr.ip()))
+    }
+
+    /// Whether this is one of many nodes on this machine: then its host says nothing.
+    fn is_on_this_machine(&self, addr: SocketAddr) -> bool {
+        self.config.addresses == AddressPolicy::Loopback && addr.ip().to_canonical().is_loopback()
     }
 
     /// Whether a peer is banned at this address: by itself, or with its group. A group's ban never concerns one with whom a
@@ -473,7 +516,10 @@ impl Protocol for PeerManager {
                     peer.stats = Some(stats);
                 }
             }
-            NetworkEvent::Heartbeat { peer, .. } => self.alive(now, &peer),
+            NetworkEvent::Message { peer, .. }
+            | NetworkEvent::Request { peer, .. }
+            | NetworkEvent::Response { peer, result: Ok(_), .. }
+            | NetworkEvent::Heartbeat { peer, .. } => self.alive(now, &peer),
             NetworkEvent::Pressure(pressure) => self.relieve(now, &pressure),
             _ => {}
         }

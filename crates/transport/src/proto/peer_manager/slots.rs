@@ -12,7 +12,6 @@ use peerage_core::{Action, CloseReason, LinkInfo, NodeId, Now};
 
 use super::{
     Peer, PeerEvent, PeerManager,
-    address::NetGroup,
     eviction::{Candidate, select},
 };
 
@@ -57,14 +56,7 @@ impl PeerManager {
     /// Sends the inbound peer away that is easiest to do without, of those that have been here for so long; false if there is
     /// none. `by` is for whose sake.
     fn evict(&mut self, now: Now, age: Duration, by: Option<NodeId>) -> bool {
-        let candidate = |peer: &Peer| Candidate {
-            peer: peer.info.peer,
-            link: peer.link,
-            group: NetGroup::of(peer.info.remote, self.config.addresses),
-            since: peer.since,
-            rtt: peer.stats.map(|stats| stats.minimum),
-            useful: peer.useful,
-        };
+        let candidate = |peer: &Peer| Candidate::of(peer, self.config.addresses);
         let candidates = self.ordinary().filter(|peer| !peer.info.outbound).map(candidate).collect();
         let Some(peer) = select(candidates, self.config.inbound_places(), &self.order, now.mono, age) else {
             return false;

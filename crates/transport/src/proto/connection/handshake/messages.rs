@@ -87,7 +87,7 @@ pub(super) fn read_second(
     if expected.is_some_and(|expected| expected != remote.node_id) {
         return Err(Failure::after_keys(CloseReason::WrongPeer, noise));
     }
-    if pattern == Pattern::Xx {
+    if pattern.initiator_speaks_last() {
         write_message(config, &mut noise, version_of(&remote), out)
             .map_err(|_| Failure::refuse(CloseReason::BadHandshake))?;
     }

@@ -129,4 +129,22 @@ fn a_configured_address_is_dialled_whatever_it_is_and_another_of_that_kind_is_no
     bench.order(wish(2, &[inside]));
     let unmet = PeerEvent::Unmet { peer: id(2), why: Unmet::NoAddress };
     assert_eq!(bench.told, [unmet], "it is configured for the seed alone");
+
+    bench.order(PeerCommand::Seeds(vec![KnownPeer { peer: id(3), addrs: vec![other] }]));
+    assert_eq!(dials(&bench.order(wish(3, &[other]))), [other], "another seed");
+    bench.order(PeerCommand::Seeds(Vec::new()));
+    bench.order(wish(4, &[other]));
+    assert_eq!(bench.told.last(), Some(&PeerEvent::Unmet { peer: id(4), why: Unmet::NoAddress }));
+}
+
+#[test]
+fn whoever_tells_of_many_nodes_at_somebodys_host_has_it_dialled_by_one_at_a_time() {
+    let mut bench = public(|config| config.target_outbound = 0);
+    let port = |number: u8| SocketAddr::from(([30, 1, 0, 1], 4000 + u16::from(number)));
+    assert_eq!(dials(&bench.order(wish(10, &[port(10)]))), [port(10)]);
+    assert_eq!(dials(&bench.order(wish(11, &[port(11)]))), []);
+    assert_eq!(bench.told, [PeerEvent::Unmet { peer: id(11), why: Unmet::AddressInUse }]);
+    assert_eq!(dials(&bench.order(wish(11, &[at(2, 2)]))), [at(2, 2)], "at another host");
+    fails(&mut bench, 10, port(10));
+    assert_eq!(dials(&bench.order(wish(12, &[port(12)]))), [port(12)]);
 }

@@ -7,6 +7,7 @@ mod lists;
 mod memory;
 mod random;
 mod restart;
+mod why_not;
 
 use peerage_core::{Closed, DialKey, Want};
 
@@ -303,6 +304,12 @@ fn whoever_was_here_is_dialled_by_the_key_that_it_had() {
     }
     bench.dial_fails(3, CloseReason::WrongSuite);
     assert_eq!(keys_of_dials(&mut bench), [None], "it does without");
+    let third = Some(DialKey([3; 32]));
+    for (key, dialled_by) in [(second, None), (third, third)] {
+        let (link, _) = bench.up_with(3, true, key);
+        bench.down(link);
+        assert_eq!(keys_of_dials(&mut bench), [dialled_by], "and until it proves another key");
+    }
 }
 
 #[test]

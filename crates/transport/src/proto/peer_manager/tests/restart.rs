@@ -101,6 +101,20 @@ fn whoever_comes_with_the_identity_of_a_peer_that_is_alive_elsewhere_does_not_cu
     assert!(bench.told.contains(&PeerEvent::TwoHosts { peer: id(9), kept: home, refused: elsewhere }));
     assert!(bench.manager.peer(&id(9)).is_some_and(|peer| peer.link == first));
 
+    // At the address where we reached it once, it is itself.
+    bench.manager.book.reached(bench.now.wall, id(9), "40.1.1.1:4000".parse().expect("an address"));
+    let (itself, done) = bench.up_at(9, false, elsewhere);
+    assert_eq!(done, [Outlet::Close { link: first, reason: CloseReason::Duplicate }, Outlet::Admit(itself)]);
+    let (copy, done) = bench.up_at(9, false, home);
+    assert_eq!(
+        done,
+        [Outlet::Close { link: copy, reason: CloseReason::Duplicate }],
+        "the other one does not come back"
+    );
+    bench.pass(ALIVE);
+    let (first, _) = bench.up_at(9, false, home);
+    bench.manager.book.reached(bench.now.wall, id(9), home);
+
     // The same host again is a peer that restarted; and one that moved is let in once the old connection is silent.
     let (returned, done) = bench.up_at(9, false, home);
     assert_eq!(done, [Outlet::Close { link: first, reason: CloseReason::Duplicate }, Outlet::Admit(returned)]);

@@ -5,8 +5,8 @@ use core::{net::SocketAddr, time::Duration};
 use std::sync::Arc;
 
 use crate::{
-    Account, Charge, Class, CloseReason, Closed, Command, DropReason, Message, NodeId, Now, RequestError, Timestamp,
-    budget::Owed,
+    Account, Charge, Class, CloseReason, Closed, Command, DropReason, Message, NodeId, Now, PerClass, RequestError,
+    Timestamp, budget::Owed,
 };
 
 /// The X25519 public key of a peer's process, proved by a handshake with it: who knows it may dial that process with one
@@ -29,6 +29,31 @@ pub struct LinkInfo {
     pub features: u64,
     /// The key of the peer's process, if the channel has such keys.
     pub dial_key: Option<DialKey>,
+}
+
+/// What the heartbeats of a connection have shown of the way to the other side, and of its clock.
+///
+/// Estimates: whoever answers late makes the round trips longer, never shorter, and says of its clock what it likes. So nothing
+/// is set by them, least of all a clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkStats {
+    /// The smoothed round-trip time (RFC 6298, SRTT).
+    pub rtt: Duration,
+    /// The shortest round trip so far.
+    pub minimum: Duration,
+    /// The smoothed deviation of round trips (RFC 6298, RTTVAR).
+    pub jitter: Duration,
+    /// How far the other side's clock is ahead of ours in milliseconds, negative if it is behind: of the shortest of the last
+    /// round trips, as NTP does it (RFC 5905, 10), so it is wrong by half of that one at most if the other side is honest.
+    /// A day either way at most.
+    pub clock_offset_ms: i64,
+}
+
+impl LinkStats {
+    /// After the first round trip (RFC 6298, 2.2).
+    pub fn first(rtt: Duration, clock_offset_ms: i64) -> Self {
+        Self { rtt, minimum: rtt, jitter: rtt / 2, clock_offset_ms }
+    }
 }
 
 /// A message on its way out, with what pays for it.
@@ -114,8 +139,8 @@ pub enum ConnectionEvent {
         /// The answer, or why there is none.
         result: Result<(Message, Charge), RequestError>,
     },
-    /// A heartbeat came back.
-    Rtt(Duration),
+    /// A heartbeat came back; what is known now.
+    Stats(LinkStats),
     /// The other side's heartbeat carried these bytes.
     Heartbeat(Bytes),
     /// The budget refuses what arrives (`true`), or takes it again.
@@ -161,6 +186,13 @@ pub trait Connection {
     /// beyond what one record needs, and picks what is most urgent at this very moment: so ask only when the socket can
     /// take it. Fewer than `limit` bytes are all that there is at this moment.
     fn poll_transmit(&mut self, now: Now, buf: &mut Vec<u8>, limit: usize) -> bool;
+    /// Of which classes a record could be written at this very moment: for a runner that decides over many connections who
+    /// writes next. What `poll_record` gives whatever it is asked for counts as `Control`.
+    fn wants_to_send(&mut self) -> PerClass<bool>;
+    /// As [`poll_transmit`](Self::poll_transmit), but one record at most, of `limit` bytes at most with all that surrounds its
+    /// messages, and of no class but this and what `Control` has due. What belongs to no record, such as a handshake's messages and
+    /// the last words, comes alone and whole. A limit below 1 KiB may be passed.
+    fn poll_record(&mut self, now: Now, buf: &mut Vec<u8>, class: Class, limit: usize) -> bool;
     /// What happened, in order; `None` when there is nothing more.
     fn poll_event(&mut self) -> Option<ConnectionEvent>;
     /// When to call `handle_timeout`, if at all.

@@ -12,14 +12,17 @@
 //! Whoever may open the socket may do everything here; its mode is 0600 and the directory's 0700.
 
 mod client;
+mod known;
 mod line;
 mod peers;
 mod protocol;
 mod server;
 #[cfg(test)]
 mod tests;
+mod traffic;
 
 pub use client::{ClientError, ControlClient, EventStream};
+pub use known::{PeerHead, Timing};
 pub use line::{LineError, LineReader};
 pub use peers::{BanState, LimitChange, Limits, List, Lists, Peer, PeerOrder};
 pub use protocol::{
@@ -27,3 +30,4 @@ pub use protocol::{
     Response, Said, Status, TxState, Value,
 };
 pub use server::{BindError, ControlCall, ControlServer, MAX_REQUEST_BYTES};
+pub use traffic::Traffic;

@@ -464,9 +464,9 @@ impl Protocol for Discovery {
             NetworkEvent::DialFailed { expected: Some(peer), closed, .. } => self.dial_failed(now, peer, closed),
             // The peer manager's own reasons say nothing about the node.
             NetworkEvent::Unmet { peer, .. } => self.unreachable_for_searches(now, peer),
-            NetworkEvent::PeerStats { peer, rtt } => {
+            NetworkEvent::PeerStats { peer, stats } => {
                 if let Some(state) = self.peers.get_mut(&peer) {
-                    state.rtt = Some(rtt);
+                    state.rtt = Some(stats.rtt);
                     self.table.seen(now.mono, &peer);
                 }
             }

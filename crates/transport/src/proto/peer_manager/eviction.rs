@@ -47,7 +47,7 @@ impl Candidate {
             link: peer.link,
             group: NetGroup::of(peer.info.remote, policy),
             since: peer.since,
-            rtt: peer.rtt,
+            rtt: peer.stats.map(|stats| stats.minimum),
             useful: peer.useful,
         }
     }

@@ -330,6 +330,8 @@ impl World {
                 }
             }
             ConnectionEvent::Skipped { count, class, bytes } => self.skipped(side, count, class, bytes),
+            // Memory that is short delays what arrives and changes nothing of it.
+            ConnectionEvent::Waits(_) => {}
             ConnectionEvent::Closed(closed) => self.ended(side, closed),
             event => self.delivered(side, event),
         }

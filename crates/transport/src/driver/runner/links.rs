@@ -92,13 +92,14 @@ where
             waits: false,
             stopped: false,
         };
-        self.links.insert(link, entry);
+        self.links.insert(link, Box::new(entry));
         self.order(link, ConnectionCommand::Account(account.clone()));
         if !self.heartbeat.is_empty() {
             self.order(link, ConnectionCommand::Heartbeat(self.heartbeat.clone()));
         }
         self.registry.insert(link, LinkHandle { remote, outbound, peer: None, account: account.clone(), post });
         let (security, clock, events) = (Arc::clone(&self.security), self.clock, self.link_events.0.clone());
+        let gate = self.gates.join(link);
         let write_patience = self.config.write_patience;
         tokio::spawn(async move {
             let _guard = EndGuard { link, events: events.clone() };
@@ -114,8 +115,19 @@ where
                     return;
                 }
             };
-            let task =
-                LinkTask::new(link, remote, connection, stream, clock, account, starved, mail, events, write_patience);
+            let task = LinkTask::new(
+                link,
+                remote,
+                connection,
+                stream,
+                clock,
+                account,
+                starved,
+                mail,
+                events,
+                gate,
+                write_patience,
+            );
             task.run().await;
         });
     }

@@ -202,7 +202,7 @@ where
                 }
                 (None, Err(_)) => {}
             },
-            ConnectionEvent::Rtt(rtt) => self.stack.push(NetworkEvent::PeerStats { peer, rtt }),
+            ConnectionEvent::Stats(stats) => self.stack.push(NetworkEvent::PeerStats { peer, stats }),
             ConnectionEvent::Heartbeat(data) => self.stack.push(NetworkEvent::Heartbeat { peer, data }),
             // The link task counted it.
             ConnectionEvent::Unsent { command, reason, .. } => {

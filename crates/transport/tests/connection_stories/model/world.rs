@@ -373,7 +373,6 @@ impl World {
             }
             ConnectionEvent::Skipped { count, class, bytes } => self.skipped(side, count, class, bytes),
             // Memory that is short delays what arrives and changes nothing of it; a request that is over need not be sent.
-            ConnectionEvent::Waits(_) | ConnectionEvent::Unsent { .. } => {}
             ConnectionEvent::Closed(closed) => self.ended(side, closed),
             event => self.delivered(side, event),
         }

@@ -236,11 +236,9 @@ impl Unmet {
             Self::Banned => "It is banned.",
             Self::Denied => "The operator's lists forbid it.",
             Self::Resting => "A dial failed just before; it rests.",
-            Self::AddressInUse => "The only address that it has is being tried for another.",
-            Self::TurnedAway(reason) => reason.explain(),
             Self::Busy => "Too many others are being dialled.",
-            Self::AddressInUse => "Somebody else is being dialled at the only address that may be.",
-            Self::TurnedAway(_) => "It was reached, and is not let in.",
+            Self::AddressInUse => "Somebody else is being dialled at its only address.",
+            Self::TurnedAway(reason) => reason.explain(),
         }
     }
 

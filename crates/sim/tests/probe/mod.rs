@@ -142,7 +142,6 @@ impl Protocol for Probe {
             }
             NetworkEvent::PeerStats { .. } | NetworkEvent::Pressure(_) => {}
             NetworkEvent::Heartbeat { data, .. } => self.saw(Saw::Heartbeat(data)),
-            NetworkEvent::TurnedAway { .. } => unreachable!("the simulator has no streams"),
         }
     }
 

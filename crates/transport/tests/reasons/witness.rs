@@ -89,7 +89,7 @@ impl Ended {
                 );
                 count(closed);
                 tells(&mut other, node.id, closed, heard).await;
-                counts_ends(stage, &counted).await;
+                counts(stage, &["peerage_connections_closed_total"], &counted).await;
                 other.handle.shutdown().await;
                 node.handle.shutdown().await;
                 return;
@@ -97,7 +97,7 @@ impl Ended {
             Other::Gone(closed) => count(closed),
             Other::Nobody => {}
         }
-        counts_ends(stage, &counted).await;
+        counts(stage, &["peerage_connections_closed_total"], &counted).await;
         drop(kept);
         node.handle.shutdown().await;
     }
@@ -110,11 +110,12 @@ const fn may_be_silent(reason: CloseReason) -> bool {
     matches!(reason, WrongMagic | AddressLimit | HalfOpenLimit | TooFast | SlowPeer)
 }
 
-/// Exactly these ends are counted, now or soon. Messages that are lost with a connection are counted too, each by itself.
-async fn counts_ends(stage: &Stage, expected: &BTreeMap<String, u64>) {
+/// Exactly these are counted, now or soon, by the counters of these names; what else a story brings about is counted elsewhere.
+/// Messages that are lost with a connection are no end, and no end is what is done when memory is short.
+async fn counts(stage: &Stage, names: &[&str], expected: &BTreeMap<String, u64>) {
     let ends = || {
         let mut counted = stage.counted();
-        counted.retain(|name, _| name.starts_with("peerage_connections_closed_total"));
+        counted.retain(|name, _| names.iter().any(|prefix| name.starts_with(prefix)));
         counted
     };
     let deadline = tokio::time::Instant::now() + PATIENCE;
@@ -183,7 +184,8 @@ impl Dropped {
         let is = |what: &Happening| matches!(what, Happening::Dropped { reason: why, .. } if *why == reason);
         let flight = until(&node, peer, |flight| flight.iter().any(is)).await;
         assert_eq!(flight.iter().filter(|what| is(what)).count(), 1, "{reason}: {flight:#?}");
-        stage.counts(besides.into_iter().chain([(counters::dropped(reason), 1)])).await;
+        let expected = besides.into_iter().chain([(counters::dropped(reason), 1)]).collect();
+        counts(stage, &["peerage_messages_dropped_total", "peerage_connections_closed_total"], &expected).await;
         assert!(!node.rest().contains(&shed), "{reason}: told once");
         drop(kept);
         node.handle.shutdown().await;

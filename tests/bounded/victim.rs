@@ -158,7 +158,8 @@ async fn start(plan: Plan, directory: &std::path::Path, seen: &Arc<Seen>) -> (Ha
     let genesis = genesis();
     let identity = Arc::new(Keypair::from_seed(&[99; 32]));
     // Without charging: the same ledger, with a cap that nothing reaches.
-    let budget = if plan.charging { Budget::with_shares(bound::CAP) } else { Budget::new(usize::MAX / 2) };
+    let budget =
+        if plan.charging { Budget::with_floors(bound::CAP, bound::MAX_PEERS) } else { Budget::new(usize::MAX / 2) };
     let (clock, mut rng) = (Clock::start(), SecretRng::from_os());
     let fabric = TcpFabric::bind(([127, 0, 0, 1], 0).into()).await.expect("a free port");
     let dice = Seed::from_u64(7);

@@ -6,6 +6,7 @@ mod bounds;
 mod mutants;
 mod number;
 mod parameters;
+mod reasons;
 mod threats;
 
 use std::{

@@ -7,6 +7,7 @@ mod clock;
 mod crash;
 mod crowd;
 mod full;
+mod memory;
 mod network;
 mod split;
 mod world;

@@ -6,7 +6,13 @@ use peerage_core::NodeId;
 use peerage_transport::key_file::KeyKind;
 use std::path::PathBuf;
 
-use crate::config::{Layer, LogFormat, LogLayer, Security, Seed};
+mod operate;
+
+use crate::config::{Layer, ListLine, LogFormat, LogLayer, Security, Seed, TlsLayer, Trusted};
+pub use operate::{
+    BanArgs, LimitsCommand, ListCommand, NodeArgs, OperateCommand, PeerArgs, ReserveArgs, RuleArgs, SetLimitsArgs,
+    SubjectArgs,
+};
 
 /// A node that proves itself, finds its peers and agrees with them on a ledger.
 #[derive(Debug, Parser)]
@@ -40,8 +46,13 @@ pub enum ClientCommand {
     Status(QueryArgs),
     /// With whom a running node is connected.
     Peers(QueryArgs),
+    /// What passes over the connections of a running node, and how much may.
+    Bandwidth(BandwidthArgs),
     /// What happened between a running node and a peer, and why.
     Why(WhyArgs),
+    /// Orders about peers, and questions about what was ordered.
+    #[command(flatten)]
+    Operate(OperateCommand),
     /// Sign a transaction and give it to a running node.
     #[command(subcommand)]
     Tx(TxCommand),
@@ -101,15 +112,33 @@ pub struct SettingArgs {
     /// A node to be connected to always; may be given many times.
     #[arg(long = "reserved", value_name = "NODEID@HOST:PORT")]
     pub reserved: Vec<Seed>,
+    /// A node that is let in always; may be given many times.
+    #[arg(long = "trusted", value_name = "NODEID")]
+    pub trusted: Vec<Trusted>,
+    /// An identity, address or range that alone comes in; may be given many times.
+    #[arg(long = "allow", value_name = "RULE")]
+    pub allow: Vec<ListLine>,
+    /// An identity, address or range that never comes in; may be given many times.
+    #[arg(long = "deny", value_name = "RULE")]
+    pub deny: Vec<ListLine>,
     /// How many peers to want.
     #[arg(long, value_name = "N")]
     pub target_peers: Option<usize>,
     /// How many peers to admit.
     #[arg(long, value_name = "N")]
     pub max_peers: Option<usize>,
+    /// How many of the wanted peers may be in one /16 of IPv4 or /32 of IPv6.
+    #[arg(long, value_name = "N")]
+    pub outbound_per_group: Option<usize>,
     /// Memory for what is kept because others asked for it.
     #[arg(long, value_name = "BYTES")]
     pub budget_bytes: Option<usize>,
+    /// Bytes a second that the node sends at most; 0 for no limit.
+    #[arg(long, value_name = "BYTES")]
+    pub egress_limit: Option<u64>,
+    /// Bytes a second that the node reads at most; 0 for no limit.
+    #[arg(long, value_name = "BYTES")]
+    pub ingress_limit: Option<u64>,
     /// Whether acknowledged transactions survive a crash of this node.
     #[arg(long, value_name = "BOOL", action = ArgAction::Set)]
     pub outbox: Option<bool>,
@@ -126,20 +155,44 @@ pub struct SettingArgs {
 
 impl From<SettingArgs> for Layer {
     fn from(args: SettingArgs) -> Self {
+        // What clap makes of a flag that was not given is an empty list.
+        fn said<T>(list: Vec<T>) -> Option<Vec<T>> {
+            (!list.is_empty()).then_some(list)
+        }
         Self {
             listen: args.listen,
             advertise: args.advertise,
-            seeds: (!args.seeds.is_empty()).then_some(args.seeds),
-            reserved: (!args.reserved.is_empty()).then_some(args.reserved),
+            seeds: said(args.seeds),
+            reserved: said(args.reserved),
+            trusted: said(args.trusted),
+            allow: said(args.allow),
+            deny: said(args.deny),
             target_peers: args.target_peers,
             max_peers: args.max_peers,
+            outbound_per_group: args.outbound_per_group,
             budget_bytes: args.budget_bytes,
+            egress_limit: args.egress_limit,
+            ingress_limit: args.ingress_limit,
             outbox: args.outbox,
             security: args.security,
+            tls: TlsLayer::default(),
             log: LogLayer { filter: args.log_filter, format: args.log_format },
-            ..Self::default()
         }
     }
+}
+
+/// Arguments of `bandwidth`.
+#[derive(Debug, Args)]
+pub struct BandwidthArgs {
+    /// Bytes a second to send at most from now on; 0 for no limit.
+    #[arg(long, value_name = "BYTES")]
+    pub egress_limit: Option<u64>,
+    /// Bytes a second to read at most from now on; 0 for no limit.
+    #[arg(long, value_name = "BYTES")]
+    pub ingress_limit: Option<u64>,
+    /// Where the node is, and how to print.
+    #[command(flatten)]
+    pub query: QueryArgs,
 }
 
 /// Arguments of `why`.
@@ -395,6 +448,7 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{SCHEMA, layer_of};
     use clap::{CommandFactory, error::ErrorKind};
 
     fn parse(line: &str) -> Result<Command, clap::Error> {
@@ -417,6 +471,37 @@ mod tests {
         assert_eq!((layer.log.format, layer.log.filter, layer.outbox), (Some(LogFormat::Json), None, None));
         let Ok(Command::Run(args)) = parse("peerage run --dir d --outbox false") else { panic!("valid") };
         assert_eq!(Layer::from(args.settings), Layer { outbox: Some(false), ..Layer::default() });
+    }
+
+    /// The template promises both.
+    #[test]
+    fn each_setting_of_the_file_has_its_flag_and_its_variable() {
+        let id = "ab".repeat(32);
+        let mut settings = 0;
+        for (table, keys) in SCHEMA {
+            for key in keys.iter().filter(|key| **key != "log") {
+                let (flag, value) = match *key {
+                    "listen" | "advertise" => (*key, "1.2.3.4:5".to_owned()),
+                    "seeds" => ("seed", format!("{id}@a:1")),
+                    "reserved" => (*key, format!("{id}@a:1")),
+                    "trusted" => (*key, id.clone()),
+                    "allow" | "deny" => (*key, "192.0.2.0/24".to_owned()),
+                    "outbox" => (*key, "false".to_owned()),
+                    "filter" => ("log", "debug".to_owned()),
+                    "format" => ("log-format", "json".to_owned()),
+                    _ => (*key, "40000000".to_owned()),
+                };
+                let line = format!("peerage run --dir d --{} {value}", flag.replace('_', "-"));
+                let Ok(Command::Run(args)) = parse(&line) else { panic!("no flag for `{key}`: {line}") };
+                let by_flag = Layer::from(args.settings);
+                assert_ne!(by_flag, Layer::default(), "{line}");
+                let in_table = if table.is_empty() { (*key).to_owned() } else { format!("{table}_{key}") };
+                let variable = format!("PEERAGE_{}", in_table.to_uppercase());
+                assert_eq!(layer_of([(variable.clone(), value)]).expect(&variable), by_flag);
+                settings += 1;
+            }
+        }
+        assert_eq!(settings, 14);
     }
 
     #[test]

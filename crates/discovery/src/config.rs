@@ -18,7 +18,8 @@ pub struct Config {
     pub addrs: Vec<SocketAddr>,
     /// Feature bits, put into the record as they are.
     pub features: u64,
-    /// Whom to ask first. Their addresses come from the operator, so the policy does not apply to them.
+    /// Whom to ask first. Their addresses come from the operator, so the policy does not apply to them;
+    /// whoever has none is waited for until [`Command::SetSeeds`](crate::Command::SetSeeds) tells.
     pub seeds: Vec<(NodeId, Vec<SocketAddr>)>,
     /// Which addresses that the network tells are worth wanting. `Public` by default.
     pub addresses: AddressPolicy,

@@ -27,8 +27,10 @@ const LOUD: usize = 4_000;
 
 /// Long answers that each asks for who does not read: 14 MiB.
 const QUESTIONS: u64 = 448;
-/// How long it takes to ask for all of them, so that honest peers speak before, between and after.
+/// How long it takes to do all the harm, so that honest peers speak before, between and after.
 const ASKING: Duration = Duration::from_millis(2_500);
+/// Records that whoever sends all it can sends in that time: four of the longest messages.
+const RECORDS: u32 = 492;
 /// How often whoever talks nonsense comes again, and how much of it is said each time.
 const RETURNS: usize = 16;
 const NONSENSE: usize = 64 << 10;
@@ -155,17 +157,21 @@ impl Abuse {
     /// Sends all that its credit covers, and of each second one no message comes to an end.
     pub(super) async fn loud(mut self, number: usize) -> usize {
         let mut hand = self.meet(LOUD + number, self.addr).await;
-        let mut offered = 0;
+        let (mut offered, mut sent, clock) = (0, 0, Clock::start());
+        let begun = clock.now().mono;
         let longest = 2_000_000;
         for command in [BULK, ITEM] {
             let mut left = window(command.class());
             while left >= cost(longest) {
                 let mut records = pieces(Message::new(command, vec![9; longest]), Envelope::Notification);
-                let ends = number % 2 == 0;
+                let ends = number.is_multiple_of(2);
                 if !ends {
                     records.pop();
                 }
                 for frames in records {
+                    sent += 1;
+                    let due = begun + ASKING * sent / RECORDS;
+                    tokio::time::sleep(due.since(clock.now().mono)).await;
                     let record = hand.keys.seal(&frames);
                     if hand.stream.write_all(&record).await.is_err() {
                         break;

@@ -14,7 +14,7 @@ use crate::{
     devnet::DevnetError,
     genesis::GenesisFileError,
     hex::ParseHexError,
-    runtime::RunError,
+    runtime::{PeerFileError, RunError},
     toml_file::TomlError,
 };
 
@@ -140,6 +140,8 @@ impl CliError {
             Self::Ca(error) => of_ca(error),
             Self::Run(RunError::Tls(error)) => of_tls(error),
             Self::Run(RunError::Listen { reason, .. } | RunError::Threads(reason)) => of_io(reason),
+            Self::Run(RunError::Peers(PeerFileError::Io { reason, .. })) => of_io(reason),
+            Self::Run(RunError::Peers(PeerFileError::Later { .. })) => IO, // as a store of a later version
             Self::Run(RunError::Store(_) | RunError::StoreFailed(_)) => IO,
             Self::Client(ClientError::Line(LineError::Io(reason))) | Self::Io(reason) => of_io(reason),
             Self::Devnet(_)

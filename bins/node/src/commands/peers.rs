@@ -19,8 +19,14 @@ pub(super) async fn execute(args: &QueryArgs, out: &mut impl Write) -> Result<()
     }
     for peer in peers {
         let direction = if peer.outbound { "out" } else { "in" };
+        let (standing, owed) = (peer.standing, peer.owed_bytes);
         let rtt = peer.rtt_micros.map_or_else(|| "-".to_owned(), |micros| format!("{:.1} ms", micros as f64 / 1000.0));
-        writeln!(out, "{} {direction:3} {:<22} {rtt:>10} {:>8} s", peer.id, peer.addr, peer.connected_ms / 1000)?;
+        let since = peer.connected_ms / 1000;
+        writeln!(
+            out,
+            "{} {direction:3} {standing:<8} {:<22} {rtt:>10} {since:>8} s {owed:>9} B owed {:>3} points",
+            peer.id, peer.addr, peer.points
+        )?;
     }
     Ok(())
 }

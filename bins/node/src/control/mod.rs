@@ -13,15 +13,19 @@
 
 mod client;
 mod line;
+mod peers;
 mod protocol;
 mod server;
 #[cfg(test)]
 mod tests;
+mod traffic;
 
 pub use client::{ClientError, ControlClient, EventStream};
 pub use line::{LineError, LineReader};
+pub use peers::{BanState, LimitChange, Limits, List, Lists, Peer, PeerOrder};
 pub use protocol::{
-    AccountState, Answer, DropCause, ErrorCode, Event, Happening, Inclusion, Outcome, Peer, Question, Refusal, Request,
+    AccountState, Answer, DropCause, ErrorCode, Event, Happening, Inclusion, Outcome, Question, Refusal, Request,
     Response, Said, Status, TxState, Value,
 };
 pub use server::{BindError, ControlCall, ControlServer, MAX_REQUEST_BYTES};
+pub use traffic::Traffic;

@@ -10,6 +10,7 @@ use peerage_core::{NetworkId, NodeId};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::{BanState, LimitChange, Limits, Lists, Peer, PeerOrder, Traffic};
 use crate::hex;
 
 /// A line from a client.
@@ -63,6 +64,23 @@ pub enum Request {
         #[serde(with = "hex::text")]
         peer: NodeId,
     },
+    /// Who is banned: [`Response::Bans`].
+    Bans,
+    /// Whom the operator lets in always, alone, or never: [`Response::Lists`].
+    Lists,
+    /// Change limits, or none, and show them: [`Response::Limits`].
+    Limits(LimitChange),
+    /// Do something about peers: [`Response::Done`].
+    Order(PeerOrder),
+    /// Limit what the node sends and reads, or see what it does: [`Response::Bandwidth`].
+    Bandwidth {
+        /// Bytes a second to send, 0 for no limit; as it is if nothing is said.
+        #[serde(default)]
+        egress: Option<u64>,
+        /// Bytes a second to read, in the same way.
+        #[serde(default)]
+        ingress: Option<u64>,
+    },
     /// Take a signed transaction: [`Response::Submitted`] once it is acknowledged.
     SubmitTx {
         /// Its canonical encoding.
@@ -105,6 +123,16 @@ pub enum Response {
     Peers(Vec<Peer>),
     /// To [`Request::Why`]: the oldest first, 64 at most; none if the two never met, or it was forgotten.
     Why(Vec<Happening>),
+    /// To [`Request::Bans`]: those that hold.
+    Bans(Vec<BanState>),
+    /// To [`Request::Lists`].
+    Lists(Lists),
+    /// To [`Request::Limits`]: what holds now.
+    Limits(Limits),
+    /// To [`Request::Order`].
+    Done,
+    /// To [`Request::Bandwidth`]: what is so from now on.
+    Bandwidth(Traffic),
     /// To [`Request::SubmitTx`].
     Submitted {
         /// The id of the transaction.
@@ -167,22 +195,8 @@ pub struct Status {
     pub budget_bytes: usize,
     /// Time since the start, milliseconds.
     pub uptime_ms: u64,
-}
-
-/// A connected peer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Peer {
-    /// Who.
-    #[serde(with = "hex::text")]
-    pub id: NodeId,
-    /// The other end of the stream.
-    pub addr: SocketAddr,
-    /// Whether this node dialled.
-    pub outbound: bool,
-    /// Smoothed round-trip time, microseconds, once it was measured.
-    pub rtt_micros: Option<u64>,
-    /// How long it is connected, milliseconds.
-    pub connected_ms: u64,
+    /// What passes over its connections.
+    pub traffic: Traffic,
 }
 
 /// Something that happened between the node and a peer.
@@ -329,6 +343,8 @@ pub enum ErrorCode {
     Busy,
     /// The node is stopping: nobody's.
     Stopping,
+    /// What is named is not there: the client's.
+    Absent,
     /// The node's own.
     Internal,
 }
@@ -343,6 +359,7 @@ impl ErrorCode {
             Self::Unusable => "unusable",
             Self::Busy => "busy",
             Self::Stopping => "stopping",
+            Self::Absent => "absent",
             Self::Internal => "internal",
         }
     }

@@ -1,9 +1,11 @@
 //! A running node: the stack on the tokio driver, its store, its control socket.
 
 mod answers;
+mod names;
+mod orders;
 pub(crate) mod peer_file;
 
-use core::{future::Future, net::SocketAddr, time::Duration};
+use core::{future::Future, net::SocketAddr, num::NonZeroU64, time::Duration};
 use peerage_chain::{
     proto::{
         Chain, Command as ChainCommand, Config as ChainConfig, ConfigError as ChainConfigError, Event as ChainEvent,
@@ -12,11 +14,11 @@ use peerage_chain::{
     store::{OpenError, Store},
 };
 use peerage_core::{Budget, NodeId, Now, Pool, SecretRng, Seed as DiceSeed, Stack};
-use peerage_discovery::{Config as DiscoveryConfig, Discovery};
+use peerage_discovery::{Command as DiscoveryCommand, Config as DiscoveryConfig, Discovery};
 use peerage_gossip::proto::{Config as GossipConfig, Gossip};
 use peerage_transport::{
     driver::{
-        self, Clock, DriverConfig, Fabric, Handle, NoiseChannel, SecureChannel, Stopped, TcpFabric,
+        self, Bandwidth, Clock, DriverConfig, Fabric, Handle, NoiseChannel, SecureChannel, Stopped, TcpFabric,
         tls::{TlsChannel, TlsError},
     },
     key_file::{self, KeyFileError, KeyKind},
@@ -25,7 +27,9 @@ use peerage_transport::{
         connection::ConnectionConfig,
         keypair::Keypair,
         managed::{Managed, ManagedCommand, ManagedEvent},
-        peer_manager::{AddressPolicy, Ban, BookLine, KnownPeer, PeerEvent, PeerManager, PeerManagerConfig},
+        peer_manager::{
+            AddressPolicy, Ban, BookLine, KnownPeer, PeerCommand, PeerEvent, PeerManager, PeerManagerConfig,
+        },
     },
 };
 use peerage_wire::{Limits, Magic};
@@ -34,13 +38,15 @@ use thiserror::Error;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::{
-    config::{NodeConfig, Seed},
-    control::{BindError, ControlCall, ControlServer, ErrorCode, Happening, Peer, Refusal, Request, Response, Status},
+    config::{LEAST_LIMIT, NodeConfig},
+    control::{BindError, ControlCall, ControlServer, ErrorCode, Happening, Refusal, Request, Response, Status},
     data_dir::DataDirLock,
     genesis::{GenesisFileError, load_genesis},
     stack::{NodeStack, Overlay, OverlayCommand, OverlayEvent},
 };
 use answers::{Answers, Waiting, account_state, unavailable};
+use names::Names;
+pub use peer_file::PeerFileError;
 use peer_file::PeerFiles;
 
 /// Why a node did not start, or had to end.
@@ -58,6 +64,9 @@ pub enum RunError {
     /// The store.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// What is remembered of peers.
+    #[error(transparent)]
+    Peers(#[from] PeerFileError),
     /// The control socket.
     #[error(transparent)]
     Control(#[from] BindError),
@@ -113,7 +122,9 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
     let files = PeerFiles::new(dir.path());
     let budget = Budget::with_floors(config.budget_bytes(), config.max_peers());
     let mut rng = SecretRng::from_os();
-    let book = files.load_book();
+    let seeds = Names::resolve(config.seeds(), "seed").await;
+    let reserved = Names::resolve(config.reserved(), "reserved peer").await;
+    let (book, bans) = (files.load_book()?, files.load_bans()?);
     let book_key = book.key.unwrap_or_else(|| rng.bytes32());
 
     let stack = build_stack(
@@ -124,11 +135,11 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
             identity: &identity,
             producer: producer.clone(),
             listen,
-            seeds: resolve(config.seeds(), "seed").await,
-            reserved: resolve(config.reserved(), "reserved peer").await,
+            seeds: seeds.known(),
+            reserved: reserved.known(),
             remembered: book.lines,
             book_key: DiceSeed::from_bytes(book_key),
-            bans: files.load_bans(),
+            bans,
             budget: &budget,
             dice: DiceSeed::from_bytes(rng.bytes32()),
         },
@@ -188,7 +199,8 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
         }
     };
     let admission = AdmissionConfig { loopback_exempt: on_one_machine(&genesis), ..AdmissionConfig::default() };
-    let driver = DriverConfig { budget: budget.clone(), clock, admission, ..DriverConfig::default() };
+    let bandwidth = config.bandwidth();
+    let driver = DriverConfig { budget: budget.clone(), clock, admission, bandwidth, ..DriverConfig::default() };
     let handle = driver::spawn(driver, Arc::new(fabric), security, Stack::new(stack), store, on_event)
         .map_err(RunError::Threads)?;
     tracing::info!(
@@ -218,7 +230,14 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
         clock,
         budget,
         endings,
+        orders: tokio::sync::Mutex::default(),
     });
+    let looking = [
+        tokio::spawn(look_again(Arc::clone(&node), reserved, |reserved, _| {
+            reserved.into_iter().map(PeerCommand::Reserve).map(ManagedCommand::Peers).collect()
+        })),
+        tokio::spawn(look_again(Arc::clone(&node), seeds, |_, seeds| vec![set_seeds(seeds)])),
+    ];
     tokio::pin!(stop);
     let ending = loop {
         tokio::select! {
@@ -229,6 +248,7 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
         }
     };
     tracing::info!("stopping");
+    looking.iter().for_each(tokio::task::JoinHandle::abort);
     node.handle.shutdown().await;
     // Clients get the last answers before their connections end with the server.
     while let Ok(call) = calls.try_recv() {
@@ -268,8 +288,10 @@ impl Remembered {
     }
 
     fn save(&self, files: &PeerFiles, book_key: [u8; 32]) -> io::Result<()> {
-        self.book.as_ref().map_or(Ok(()), |lines| files.save_book(book_key, lines))?;
-        self.bans.as_ref().map_or(Ok(()), |bans| files.save_bans(bans))
+        // Neither is worth less because the other cannot be written.
+        let book = self.book.as_ref().map_or(Ok(()), |lines| files.save_book(book_key, lines));
+        let bans = self.bans.as_ref().map_or(Ok(()), |bans| files.save_bans(bans));
+        book.and(bans)
     }
 }
 
@@ -389,18 +411,27 @@ pub fn magic(genesis: &Genesis) -> Magic {
     }
 }
 
-/// Addresses of configured nodes. A name that does not resolve now is said and left out; the others may do.
-async fn resolve(named: &[Seed], what: &str) -> Vec<KnownPeer> {
-    let mut known = Vec::new();
-    for seed in named {
-        match tokio::net::lookup_host((seed.host(), seed.port())).await {
-            Ok(addrs) => known.push(KnownPeer { peer: seed.id(), addrs: addrs.collect() }),
-            Err(error) => {
-                tracing::warn!(host = seed.host(), %error, "cannot resolve a {what}; check its name in config.toml")
+type StackCommand = ManagedCommand<OverlayCommand>;
+
+/// Looks up names again and again. `tell` says what the stack is told if somebody moved: it gets those who did, and all.
+async fn look_again(node: Arc<Node>, mut names: Names, tell: fn(Vec<KnownPeer>, Vec<KnownPeer>) -> Vec<StackCommand>) {
+    while let Some(after) = names.look_again_after() {
+        tokio::time::sleep(after).await;
+        let moved = names.look_again(names::look_up).await;
+        if moved.is_empty() {
+            continue;
+        }
+        for command in tell(moved, names.known()) {
+            if node.handle.command(command).await.is_err() {
+                return;
             }
         }
     }
-    known
+}
+
+fn set_seeds(seeds: Vec<KnownPeer>) -> StackCommand {
+    let seeds = seeds.into_iter().map(|seed| (seed.peer, seed.addrs)).collect();
+    ManagedCommand::Upper(OverlayCommand::Discovery(DiscoveryCommand::SetSeeds(seeds)))
 }
 
 /// What answers clients of the control socket.
@@ -414,6 +445,8 @@ struct Node {
     clock: Clock,
     budget: Budget,
     endings: mpsc::UnboundedSender<Ending>,
+    /// Held while an operator's order is carried out.
+    orders: tokio::sync::Mutex<()>,
 }
 
 impl Node {
@@ -437,6 +470,11 @@ impl Node {
             Request::Status => self.status().await,
             Request::Peers => self.peers().await,
             Request::Why { peer } => self.why(peer).await,
+            Request::Bans => self.bans().await,
+            Request::Lists => self.lists().await,
+            Request::Limits(change) => self.limits(change).await,
+            Request::Order(order) => self.order(order).await,
+            Request::Bandwidth { egress, ingress } => self.bandwidth(egress, ingress),
             Request::Account { pubkey } => self.account(pubkey).await,
             Request::ReloadTls => self.reload_tls().await,
             Request::Watch => Err(Refusal::new(ErrorCode::BadRequest, "the control server answers this itself")),
@@ -497,22 +535,21 @@ impl Node {
             resident_bytes: budget.resident,
             budget_bytes: budget.cap,
             uptime_ms: self.clock.now().mono.0 / 1_000_000,
+            traffic: self.handle.bandwidth().into(),
         })))
     }
 
-    async fn peers(&self) -> Result<Response, Refusal> {
-        let now = self.clock.now().mono;
-        let peers = self.handle.inspect(move |stack| {
-            let peers = stack.peers().peers().map(|peer| Peer {
-                id: peer.info.peer,
-                addr: peer.info.remote,
-                outbound: peer.info.outbound,
-                rtt_micros: peer.rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
-                connected_ms: u64::try_from(now.since(peer.since).as_millis()).unwrap_or(u64::MAX),
-            });
-            peers.collect()
+    fn bandwidth(&self, egress: Option<u64>, ingress: Option<u64>) -> Result<Response, Refusal> {
+        if let Some(low) = [egress, ingress].into_iter().flatten().find(|limit| (1..LEAST_LIMIT).contains(limit)) {
+            let words = format!("a node needs {LEAST_LIMIT} bytes a second at least, not {low}; 0 is no limit");
+            return Err(Refusal::new(ErrorCode::BadRequest, words));
+        }
+        let report = self.handle.bandwidth();
+        self.handle.limit_bandwidth(Bandwidth {
+            egress: egress.map_or(report.egress.limit, NonZeroU64::new),
+            ingress: ingress.map_or(report.ingress.limit, NonZeroU64::new),
         });
-        Ok(Response::Peers(peers.await.map_err(stopping)?))
+        Ok(Response::Bandwidth(self.handle.bandwidth().into()))
     }
 
     async fn why(&self, peer: NodeId) -> Result<Response, Refusal> {

@@ -1,8 +1,9 @@
 //! What the peer manager wants to know after a restart, on disk: the address book, and the bans.
 //!
 //! A restarted node must find its network even if its only configured seed is gone, and must not forget whom it sent away.
-//! Each file is replaced as a whole; a damaged one is worth no more than a missing one and is said and ignored. A line of the
-//! book that makes no sense is left out, and the others count.
+//! Each file is replaced as a whole, so what could not be read must be out of the way before: a damaged one is worth no more than
+//! a missing one and is put aside; one of a later version, or one that the system does not let us read now, ends the start and
+//! stays. A line of the book that makes no sense is left out, and the others count.
 
 use core::net::{IpAddr, SocketAddr};
 use peerage_core::{NodeId, UnixMillis};
@@ -18,7 +19,47 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use thiserror::Error;
+
 use crate::hex;
+
+/// A file of the peer manager because of which a node does not start; it stays as it is. The operator's to mend.
+#[derive(Debug, Error)]
+pub enum PeerFileError {
+    /// The operating system refused.
+    #[error("cannot {action} {}: {reason}; see to it, or move the file away: it is only what the node remembers of its peers", .path.display())]
+    Io {
+        /// What was attempted.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Why it failed.
+        reason: io::Error,
+    },
+    /// A later program wrote it.
+    #[error(
+        "{} has version {version}, which this program does not know: run the later program that wrote it, or move the file away: \
+         it is only what the node remembers of its peers",
+        .path.display()
+    )]
+    Later {
+        /// Which file.
+        path: PathBuf,
+        /// Its version.
+        version: u64,
+    },
+}
+
+/// Why the text of such a file cannot be used.
+#[derive(Debug, Error)]
+pub(crate) enum Unreadable {
+    /// A later program wrote it, of this version.
+    #[error("version {0}")]
+    Later(u64),
+    /// It is not what any program wrote.
+    #[error(transparent)]
+    Damaged(#[from] serde_json::Error),
+}
 
 /// The version of `peers.json` that is written. A file of an earlier one, which was a list of peers that were good once, is
 /// read too.
@@ -103,13 +144,13 @@ impl PeerFiles {
         Self { peers: data_dir.join("peers.json"), bans: data_dir.join("bans.json") }
     }
 
-    /// The book; an empty one if there is no readable file.
-    pub(crate) fn load_book(&self) -> SavedBook {
+    /// The book; an empty one if there is no file, or a damaged one, which is put aside.
+    pub(crate) fn load_book(&self) -> Result<SavedBook, PeerFileError> {
         load(&self.peers, read_book)
     }
 
-    /// The bans; none if there is no readable file.
-    pub(crate) fn load_bans(&self) -> Vec<Ban> {
+    /// The bans; none if there is no file, or a damaged one, which is put aside.
+    pub(crate) fn load_bans(&self) -> Result<Vec<Ban>, PeerFileError> {
         load(&self.bans, read_bans)
     }
 
@@ -123,16 +164,17 @@ impl PeerFiles {
 }
 
 /// The book in the text of a `peers.json`.
-pub(crate) fn read_book(text: &[u8]) -> serde_json::Result<SavedBook> {
+pub(crate) fn read_book(text: &[u8]) -> Result<SavedBook, Unreadable> {
     use serde::de::Error;
     let (key, values) = match serde_json::from_slice(text)? {
         serde_json::Value::Array(values) => (None, values),
         file => {
+            refuse_later(&file, BOOK_VERSION)?;
             let BookFile { version, key, peers } = serde_json::from_value(file)?;
             if version != BOOK_VERSION {
-                return Err(Error::custom(format_args!("version {version}; this program reads {BOOK_VERSION}")));
+                return Err(serde_json::Error::custom(format_args!("no program wrote version {version}")).into());
             }
-            let key = key.try_into().map_err(|_| Error::custom("a key has 32 bytes"))?;
+            let key = key.try_into().map_err(|_| serde_json::Error::custom("a key has 32 bytes"))?;
             (Some(key), peers)
         }
     };
@@ -180,12 +222,14 @@ pub(crate) fn write_book(key: [u8; 32], lines: &[BookLine]) -> serde_json::Resul
 }
 
 /// The bans in the text of a `bans.json`.
-pub(crate) fn read_bans(text: &[u8]) -> serde_json::Result<Vec<Ban>> {
+pub(crate) fn read_bans(text: &[u8]) -> Result<Vec<Ban>, Unreadable> {
     let subject = |line| match line {
         SubjectLine::Peer(peer) => Subject::Peer(peer),
         SubjectLine::Group(group) => Subject::Group(group),
     };
-    let lines: Vec<BanLine> = serde_json::from_slice(text)?;
+    let file = serde_json::from_slice(text)?;
+    refuse_later(&file, 0)?; // there is no version of it yet
+    let lines: Vec<BanLine> = serde_json::from_value(file)?;
     let ban = |line: BanLine| Ban { subject: subject(line.subject), until: line.until_unix_ms, times: line.times };
     Ok(lines.into_iter().map(ban).collect())
 }
@@ -203,91 +247,47 @@ pub(crate) fn write_bans(bans: &[Ban]) -> serde_json::Result<Vec<u8>> {
     serde_json::to_vec_pretty(&bans.iter().map(line).collect::<Vec<_>>())
 }
 
-fn load<T: Default>(path: &Path, read: impl FnOnce(&[u8]) -> serde_json::Result<T>) -> T {
+fn refuse_later(file: &serde_json::Value, known: u64) -> Result<(), Unreadable> {
+    match file.get("version").and_then(serde_json::Value::as_u64) {
+        Some(version) if version > known => Err(Unreadable::Later(version)),
+        _ => Ok(()),
+    }
+}
+
+fn load<T: Default>(path: &Path, read: impl FnOnce(&[u8]) -> Result<T, Unreadable>) -> Result<T, PeerFileError> {
+    let failed = |action| move |reason| PeerFileError::Io { action, path: path.to_owned(), reason };
     let text = match fs::read(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return T::default(),
-        Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "cannot read what was remembered; starting without");
-            return T::default();
-        }
+        Err(reason) if reason.kind() == io::ErrorKind::NotFound => return Ok(T::default()),
+        text => text.map_err(failed("read"))?,
     };
-    read(&text).unwrap_or_else(|error| {
-        tracing::warn!(path = %path.display(), %error, "what was remembered is damaged; starting without");
-        T::default()
-    })
+    match read(&text) {
+        Ok(read) => Ok(read),
+        Err(Unreadable::Later(version)) => Err(PeerFileError::Later { path: path.to_owned(), version }),
+        Err(Unreadable::Damaged(error)) => {
+            let aside = path.with_extension("json.bad");
+            fs::rename(path, &aside).map_err(failed("put aside"))?;
+            tracing::warn!(
+                path = %path.display(), aside = %aside.display(), %error,
+                "what was remembered is damaged and was put aside; starting without"
+            );
+            Ok(T::default())
+        }
+    }
 }
 
 /// Replaces a file: written beside it, then renamed over it.
 fn save(path: &Path, text: &[u8]) -> io::Result<()> {
     let beside = path.with_extension("json.new");
-    // The book has a secret in it.
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+    // The book has a secret in it, and a file that is there keeps the mode that it has.
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
     file.write_all(text)?;
     file.sync_all()?;
     fs::rename(&beside, path)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn line(number: u8) -> BookLine {
-        let addrs = vec![([127, 0, 0, 1], 4000).into()];
-        BookLine::good_once(KnownPeer { peer: NodeId::from_bytes([number; 32]), addrs })
-    }
-
-    #[test]
-    fn peers_and_bans_come_back_and_a_damaged_file_counts_as_none() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let files = PeerFiles::new(dir.path());
-        assert_eq!((files.load_book(), files.load_bans()), (SavedBook::default(), vec![]));
-
-        let line = BookLine {
-            tried: false,
-            last_good: Some(UnixMillis(9)),
-            stayed: true,
-            heard: UnixMillis(8),
-            failures: 2,
-            source: Some([8, 8, 8, 8].into()),
-            stands_by: Some(([8, 8, 8, 9], 4000).into()),
-            anchor: true,
-            ..line(7)
-        };
-        files.save_book([3; 32], std::slice::from_ref(&line)).expect("a writable directory");
-        assert_eq!(files.load_book(), SavedBook { key: Some([3; 32]), lines: vec![line] });
-
-        let until = UnixMillis(5);
-        let group = Subject::Group(Group::of([8, 8, 8, 8].into()));
-        let bans = [
-            Ban { subject: Subject::Peer(NodeId::from_bytes([7; 32])), until, times: 1 },
-            Ban { subject: group, until, times: 2 },
-        ];
-        files.save_bans(&bans).expect("a writable directory");
-        assert_eq!(files.load_bans(), bans);
-
-        fs::write(dir.path().join("peers.json"), "[{").expect("a writable directory");
-        assert_eq!(files.load_book(), SavedBook::default());
-    }
-
-    #[test]
-    fn a_file_from_before_there_were_versions_is_read_as_peers_that_were_good() {
-        let text = format!(r#"[{{"id":"{}","addrs":["127.0.0.1:4000"]}}]"#, "07".repeat(32));
-        assert_eq!(read_book(text.as_bytes()).expect("valid"), SavedBook { key: None, lines: vec![line(7)] });
-    }
-
-    #[test]
-    fn a_line_that_makes_no_sense_is_left_out_and_a_later_version_is_not_guessed_at() {
-        let good = format!(r#"{{"id":"{}","addrs":["127.0.0.1:4000"]}}"#, "07".repeat(32));
-        let crowded = format!(r#"{{"id":"{}","addrs":[{}]}}"#, "08".repeat(32), [r#""127.0.0.1:4000""#; 5].join(","));
-        let bad = ["null", "{}", r#"{"id":"x","addrs":[]}"#, r#"{"id":7}"#, &crowded].join(",");
-        let file = |version: u64| {
-            let text = format!(r#"{{"version":{version},"key":"{}","peers":[{bad},{good}]}}"#, "03".repeat(32));
-            read_book(text.as_bytes())
-        };
-        assert_eq!(file(1).expect("valid"), SavedBook { key: Some([3; 32]), lines: vec![line(7)] });
-        let refused = file(2).expect_err("unknown").to_string();
-        assert!(refused.contains("version 2"), "{refused}");
-        read_book(br#"{"version":1,"key":"00","peers":[]}"#).expect_err("a short key");
-    }
-}
+mod tests;

@@ -127,3 +127,22 @@ fn a_key_that_is_no_key_or_another_s_is_refused_before_anything_is_signed_with_i
     fs::rename(&kept, home.dir.producer_key()).expect("moved back");
     home.still_has(&head);
 }
+
+#[test]
+fn what_a_later_program_remembered_is_neither_guessed_at_nor_overwritten() {
+    let (_alone, ground) = (alone(), ground());
+    let (home, head) = with_a_block(&ground);
+    for name in ["peers.json", "bans.json"] {
+        let path = home.dir.path().join(name);
+        let later = r#"{"version":2,"shelves":[]}"#;
+        fs::write(&path, later).expect("written");
+        home.run().ends().failed(74, &[name, "has version 2", "run the later program", "or move the file away"]);
+        assert_eq!(fs::read_to_string(&path).expect("there"), later);
+
+        fs::remove_file(&path).expect("ours");
+        fs::create_dir(&path).expect("nobody can read a directory as a file");
+        home.run().ends().failed(74, &[name, "cannot read", "move the file away"]);
+        fs::remove_dir(&path).expect("ours");
+    }
+    home.still_has(&head);
+}

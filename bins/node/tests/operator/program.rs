@@ -32,6 +32,13 @@ impl Ended {
         }
     }
 
+    /// The command line was refused, in these words somewhere.
+    #[track_caller]
+    pub(crate) fn failed_by_usage(&self, words: &[&str]) {
+        let said = words.iter().all(|word| self.stderr.contains(word));
+        assert!(self.status.code() == Some(2) && said, "not {words:?}: {self:#?}");
+    }
+
     /// It failed with this code, and could not say why.
     #[track_caller]
     pub(crate) fn failed_silently(&self, code: i32) {
@@ -245,6 +252,11 @@ impl Status {
 
     pub(crate) fn height(&self) -> u64 {
         self.0["height"].as_u64().expect("a height")
+    }
+
+    /// What passes over its connections.
+    pub(crate) fn traffic(&self) -> &serde_json::Value {
+        &self.0["traffic"]
     }
 
     /// Transactions that wait for a block.

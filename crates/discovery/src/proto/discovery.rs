@@ -36,6 +36,8 @@ pub enum Command {
     },
     /// The node can be reached at these addresses from now on. Unspecified ones and those beyond the fourth are left out.
     SetAddrs(Vec<SocketAddr>),
+    /// Other seeds from now on, or the same elsewhere; wanted at once if seeds are wanted at all.
+    SetSeeds(Vec<(NodeId, Vec<SocketAddr>)>),
 }
 
 /// What discovery tells the layer above.
@@ -370,7 +372,7 @@ impl Discovery {
             return;
         }
         for (peer, addrs) in &self.config.seeds {
-            if *peer != self.own && !self.peers.contains_key(peer) {
+            if *peer != self.own && !addrs.is_empty() && !self.peers.contains_key(peer) {
                 self.actions.push_back(Action::Want(Want::Now { peer: *peer, addrs: addrs.clone() }));
             }
         }
@@ -381,7 +383,9 @@ impl Discovery {
 
     /// Wants one of the seeds: the peers that a node chose may have come to be of one party, and all that they tell with them.
     fn want_some_seed(&mut self) {
-        let others = |(peer, _): &&(NodeId, _)| *peer != self.own && !self.peers.contains_key(peer);
+        let others = |(peer, addrs): &&(NodeId, Vec<_>)| {
+            *peer != self.own && !addrs.is_empty() && !self.peers.contains_key(peer)
+        };
         let absent: Vec<_> = self.config.seeds.iter().filter(others).collect();
         if absent.is_empty() {
             return;
@@ -489,6 +493,10 @@ impl Protocol for Discovery {
                 if addrs != self.record.addrs() {
                     self.publish(now, addrs);
                 }
+            }
+            Command::SetSeeds(seeds) => {
+                self.config.seeds = seeds;
+                self.reach_for_seeds(now);
             }
         }
     }

@@ -12,6 +12,7 @@
 //! Each link task owns a pure [`Connection`](peerage_core::Connection) and a stream; the stack task owns the stack. They
 //! talk through channels whose contents are charged to the budget before they enter.
 
+mod bandwidth;
 mod channel;
 mod clock;
 mod fabric;
@@ -24,6 +25,7 @@ mod runner;
 #[cfg(feature = "tls")]
 pub mod tls;
 
+pub use bandwidth::{Bandwidth, BandwidthReport};
 pub use channel::{NoiseChannel, SecureChannel, Target};
 pub use clock::Clock;
 pub use fabric::{BoxedStream, Fabric, MemoryNetwork, TcpFabric};
@@ -56,6 +58,8 @@ pub struct DriverConfig {
     pub admission: AdmissionConfig,
     /// How fast one peer may make the node work.
     pub inflow: InflowConfig,
+    /// What the node may send and read in all. Default: no limits. [`Handle::limit_bandwidth`] changes them later.
+    pub bandwidth: Bandwidth,
     /// A stream that does not stand by then failed. Default 3 s (our guess; discovery allows a candidate 5 s, handshake
     /// included).
     pub dial_timeout: Duration,
@@ -74,6 +78,7 @@ impl Default for DriverConfig {
             owed_per_peer: 4 << 20,
             admission: AdmissionConfig::default(),
             inflow: InflowConfig::default(),
+            bandwidth: Bandwidth::default(),
             dial_timeout: DIAL_TIMEOUT,
             write_patience: WRITE_PATIENCE,
             compute_threads: 2,

@@ -209,7 +209,6 @@ impl Admission {
     /// Other ranges from now on from which streams are let in or not; those that stand stay. A range that is none keeps
     /// nobody out and lets nobody in.
     pub fn set_doors(&mut self, doors: &Doors) {
-        let nets = |ranges: &[(IpAddr, u8)]| ranges.iter().filter_map(|(ip, bits)| Net::new(*ip, *bits)).collect();
         self.shut = nets(&doors.shut);
         self.open = doors.open.as_deref().map(nets);
     }
@@ -293,6 +292,11 @@ impl Admission {
             .max_by_key(|(count, oldest)| (*count, core::cmp::Reverse(*oldest)))
             .map(|(_, oldest)| oldest)
     }
+}
+
+/// Those of the ranges that are some.
+fn nets(ranges: &[(IpAddr, u8)]) -> Vec<Net> {
+    ranges.iter().filter_map(|(ip, bits)| Net::new(*ip, *bits)).collect()
 }
 
 /// What counts as one address: for IPv6 a whole /64, of which every subscriber has at least one (RFC 6177).

@@ -20,7 +20,7 @@ use super::peer_manager::{PeerEvent, PeerManager, Subject, Unmet};
 pub const EVENTS: usize = 64;
 /// Peers that are kept; beyond that the one of which nothing was heard for longest is forgotten: first those who were only
 /// turned away or not reached, last those who are connected, so that new keys do not wash away what somebody did. Our
-/// guess: a night of strangers at one a minute, and 2 MiB at most.
+/// guess: a night of strangers at one a minute, and 3 MiB at most.
 pub const PEERS: usize = 512;
 
 /// One thing that happened.

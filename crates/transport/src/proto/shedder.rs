@@ -133,7 +133,8 @@ impl Shedder {
             if debtor.is_some_and(|debtor| closed.contains(&debtor.peer)) {
                 return false;
             }
-            let causes = |debtor: &Debtor| unsent && owes(debtor) > 0 || unread && holds(debtor) > 0;
+            let marked = unsent && self.marks.contains_key(link);
+            let causes = |debtor: &Debtor| marked && owes(debtor) > 0 || unread && holds(debtor) > 0;
             let stays = debtor.is_some_and(causes);
             if !stays {
                 measures.push(Measure::Resume(*link));

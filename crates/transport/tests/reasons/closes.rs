@@ -158,7 +158,7 @@ async fn fewer_connections_are_wanted() -> Ended {
     one.peers.remembered = vec![BookLine::good_once(KnownPeer { peer: two.id, addrs: vec![two.addr] })];
     let mut one = one.start().await;
     meet(&mut one, &mut two).await;
-    let limits = PeerLimits { target_outbound: 0, max_peers: 64, outbound_per_group: 1 };
+    let limits = PeerLimits { target_outbound: 0, max_peers: 64, ..PeerLimits::default() };
     one.order_peers(PeerCommand::Limits(limits)).await;
     one_ends_it(one, two, CloseReason::Surplus)
 }

@@ -617,6 +617,24 @@ fn a_seed_is_wanted_now_and_then_though_nobody_was_lost() {
 }
 
 #[test]
+fn a_seed_whose_place_is_told_later_is_wanted_there_at_once_unless_nobody_is_needed() {
+    let mut node = Node::with(|config| config.seeds = vec![(id(9), vec![])]);
+    node.0.handle_timeout(now(0));
+    assert_eq!(node.wants(), [], "nobody knows where it is");
+    let seed = |number| Want::Now { peer: id(9), addrs: vec![addr(number)] };
+    node.0.handle_command(now(1), Command::SetSeeds(vec![(id(9), vec![addr(9)])]));
+    assert_eq!(node.wants(), [seed(9)]);
+    node.up(1);
+    node.0.joined = true;
+    node.actions();
+    node.0.handle_command(now(2), Command::SetSeeds(vec![(id(9), vec![addr(7)])]));
+    assert_eq!(node.wants(), []);
+    node.down(3, 1);
+    node.0.handle_timeout(now(3 + SEEDS_FIRST.as_millis() as u64));
+    assert_eq!(node.wants(), [seed(7)]);
+}
+
+#[test]
 fn a_lookup_without_anybody_to_ask_or_any_memory_ends_at_once_and_empty() {
     for budget in [Budget::default(), Budget::new(1)] {
         let mut node = Node::with(|config| config.budget = budget);

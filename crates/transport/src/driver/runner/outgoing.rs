@@ -59,8 +59,9 @@ where
         // What did not fit now may fit later; what is too long or has lost its connection never will.
         let passing = matches!(reason, DropReason::PeerOverLimit | DropReason::OverBudget);
         let link = self.live.get(&peer).filter(|_| passing).copied();
-        if let Some((link, entry)) = link.and_then(|link| Some((link, self.links.get(&link)?))) {
-            entry.starved.store(true, Relaxed);
+        if let Some((link, entry)) = link.and_then(|link| Some((link, self.links.get(&link)?)))
+            && !entry.starved.swap(true, Relaxed)
+        {
             // Its task may sleep: any command wakes it, and this one changes nothing.
             self.order(link, ConnectionCommand::Heartbeat(self.heartbeat.clone()));
         }
@@ -152,7 +153,10 @@ where
             entry.due[class] += bytes;
             if entry.due[class] >= batch(class) {
                 let bytes = core::mem::take(&mut entry.due[class]);
-                self.order(link, ConnectionCommand::Consumed { class, bytes });
+                let bytes = self.gates.consumed(self.now.mono, link, class, bytes);
+                if bytes > 0 {
+                    self.order(link, ConnectionCommand::Consumed { class, bytes });
+                }
             }
         }
     }

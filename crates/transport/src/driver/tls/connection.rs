@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use peerage_core::{CloseReason, Connection, ConnectionCommand, ConnectionEvent, Now, Timestamp};
+use peerage_core::{Class, CloseReason, Connection, ConnectionCommand, ConnectionEvent, Now, PerClass, Timestamp};
 
 use super::stream::Fate;
 use crate::proto::connection::SecureConnection;
@@ -35,6 +35,14 @@ impl Connection for Certified {
 
     fn poll_transmit(&mut self, now: Now, buf: &mut Vec<u8>, limit: usize) -> bool {
         self.connection.poll_transmit(now, buf, limit)
+    }
+
+    fn wants_to_send(&mut self) -> PerClass<bool> {
+        self.connection.wants_to_send()
+    }
+
+    fn poll_record(&mut self, now: Now, buf: &mut Vec<u8>, class: Class, limit: usize) -> bool {
+        self.connection.poll_record(now, buf, class, limit)
     }
 
     fn poll_event(&mut self) -> Option<ConnectionEvent> {

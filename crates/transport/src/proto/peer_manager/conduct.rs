@@ -4,11 +4,12 @@
 //! are not. Good deeds buy nothing here; usefulness is counted elsewhere (mixing the two is what made gossipsub's score
 //! exploitable, CVE-2022-47547).
 
-use core::time::Duration;
+use core::{fmt, str::FromStr, time::Duration};
 use peerage_core::{Fault, NodeId, Timestamp, UnixMillis};
 use std::collections::BTreeMap;
+use thiserror::Error;
 
-use crate::proto::admission::Group;
+use crate::proto::admission::{Group, ParseGroupError};
 
 /// Who has an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,6 +18,33 @@ pub enum Subject {
     Peer(NodeId),
     /// A group of addresses: /24 or /48.
     Group(Group),
+}
+
+/// Text that should have been a subject is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error(
+    "a node's identity (64 hexadecimal digits), or a group of addresses as 192.0.2.0/24 or 2001:db8:1::/48 is expected; other \
+     ranges can be denied"
+)]
+pub struct ParseSubjectError;
+
+impl FromStr for Subject {
+    type Err = ParseSubjectError;
+
+    fn from_str(text: &str) -> Result<Self, ParseSubjectError> {
+        let peer = text.parse().map(Self::Peer);
+        peer.or_else(|_| text.parse().map(Self::Group)).map_err(|_: ParseGroupError| ParseSubjectError)
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            // With width and fill, for tables.
+            Self::Peer(peer) => f.pad(&peer.to_string()),
+            Self::Group(group) => f.pad(&group.to_string()),
+        }
+    }
 }
 
 /// A ban, for whoever keeps it over a restart.

@@ -6,7 +6,7 @@ use core::{
 };
 use peerage_core::{CloseReason, Fault, NodeId, Seed, UnixMillis, Want};
 
-use super::{AddressPolicy, Ban, Rule, Subject};
+use super::{AddressPolicy, Ban, Rule, Subject, dialling::ACQUIRE, slots::TRANSIENT_KEEP};
 
 /// Somebody worth coming back to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +69,12 @@ pub struct PeerManagerConfig {
     pub max_peers: usize,
     /// Outbound connections that stay within one /16 of IPv4 or /32 of IPv6, reserved ones aside. Default 1 (Bitcoin Core).
     pub outbound_per_group: usize,
+    /// How long a wish for somebody at once waits while all dials are taken. Default 2 s (our guess: half of what a lookup
+    /// waits).
+    pub acquire_timeout: Duration,
+    /// How long a connection beyond `target_outbound` is kept after it was wanted last. Default 10 s (our guess: a lookup is
+    /// over by then).
+    pub idle_timeout: Duration,
     /// Peers that the operator wants to be connected to always: dialled always, admitted always, never evicted or banned.
     pub reserved: Vec<KnownPeer>,
     /// Peers that the operator named for a start. They are dialled when somebody wants them, at these addresses whatever
@@ -101,6 +107,23 @@ pub struct PeerLimits {
     pub max_peers: usize,
     /// Outbound connections that stay within one group.
     pub outbound_per_group: usize,
+    /// How long a wish for somebody at once waits while all dials are taken.
+    pub acquire_timeout: Duration,
+    /// How long a connection beyond the target is kept after it was wanted last.
+    pub idle_timeout: Duration,
+}
+
+impl Default for PeerLimits {
+    /// Those of [`PeerManagerConfig::new`].
+    fn default() -> Self {
+        Self {
+            target_outbound: 8,
+            max_peers: 64,
+            outbound_per_group: 1,
+            acquire_timeout: ACQUIRE,
+            idle_timeout: TRANSIENT_KEEP,
+        }
+    }
 }
 
 impl PeerManagerConfig {
@@ -111,6 +134,8 @@ impl PeerManagerConfig {
             target_outbound: 8,
             max_peers: 64,
             outbound_per_group: 1,
+            acquire_timeout: ACQUIRE,
+            idle_timeout: TRANSIENT_KEEP,
             reserved: Vec::new(),
             seeds: Vec::new(),
             trusted: Vec::new(),
@@ -211,9 +236,9 @@ impl Unmet {
             Self::Banned => "It is banned.",
             Self::Denied => "The operator's lists forbid it.",
             Self::Resting => "A dial failed just before; it rests.",
+            Self::AddressInUse => "The only address that it has is being tried for another.",
+            Self::TurnedAway(reason) => reason.explain(),
             Self::Busy => "Too many others are being dialled.",
-            Self::AddressInUse => "Somebody else is being dialled at the only address that may be.",
-            Self::TurnedAway(_) => "It was reached, and is not let in.",
         }
     }
 

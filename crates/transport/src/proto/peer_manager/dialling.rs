@@ -14,8 +14,8 @@ const MAX_DIALS: usize = 16;
 /// Of these, for those that somebody wanted at once (our guess: a half). However many lookups are led into nothing, the manager
 /// goes on to dial whom it chose.
 const MAX_WISHES: usize = 8;
-/// A wish for somebody at once that finds all dials taken waits so long (our guess: half of what a lookup waits).
-const ACQUIRE: Duration = Duration::from_secs(2);
+/// The default of `acquire_timeout`: a wish for somebody at once that finds all dials taken waits so long (our guess: half of what a lookup waits).
+pub(super) const ACQUIRE: Duration = Duration::from_secs(2);
 /// Wishes that wait so at a time (our guess: eight times their dials).
 const MAX_WAITING: usize = 64;
 /// A dial of which nobody tells the end for so long is over (our guess: far beyond a dial and a handshake). It must not take one
@@ -108,7 +108,7 @@ impl PeerManager {
             Ok(()) => {}
             Err(Unmet::Busy) if self.waiting.iter().any(|(_, waits)| *waits == peer) => {}
             Err(Unmet::Busy) if self.waiting.len() < MAX_WAITING => {
-                self.waiting.push_back((now.mono + ACQUIRE, peer));
+                self.waiting.push_back((now.mono + self.config.acquire_timeout, peer));
             }
             Err(why) => self.unmet(peer, why),
         }

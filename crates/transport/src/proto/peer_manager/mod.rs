@@ -7,7 +7,8 @@
 //!
 //! The pool follows the load: it keeps `target_outbound` connections when nobody wants more, opens others as they are wanted
 //! ([`Want::Now`](peerage_core::Want::Now)), up to `max_peers` and a few guests, and ends them when they have not been wanted
-//! for a while. A wish that cannot be granted is answered ([`PeerEvent::Unmet`]).
+//! for `idle_timeout`. A wish that finds all dials taken waits for `acquire_timeout`; one that cannot be granted is answered
+//! ([`PeerEvent::Unmet`]), at the latest when the connection that was opened for it finds no place.
 //!
 //! | link state | meaning | next |
 //! |---|---|---|
@@ -29,6 +30,7 @@ mod slots;
 mod table;
 #[cfg(test)]
 mod tests;
+mod view;
 
 use core::{
     net::{IpAddr, SocketAddr},
@@ -44,11 +46,12 @@ use crate::proto::{admission::Group, shedder::Shedder};
 pub use address::AddressPolicy;
 use book::Book;
 use conduct::Conduct;
-pub use conduct::{Ban, Subject};
+pub use conduct::{Ban, ParseSubjectError, Subject};
 pub use config::{BookLine, KnownPeer, PeerCommand, PeerEvent, PeerLimits, PeerManagerConfig, Unmet};
 use dialling::{Dial, Purpose};
 pub use lists::{Net, ParseRuleError, Rule};
 use remembering::{ANCHORS, LASTING};
+pub use view::Standing;
 
 /// One admitted peer, for whoever asks.
 #[derive(Clone, Debug)]
@@ -168,31 +171,6 @@ impl PeerManager {
         }
         manager.tell_doors();
         manager
-    }
-
-    /// The admitted peers.
-    pub fn peers(&self) -> impl Iterator<Item = &Peer> {
-        self.peers.values()
-    }
-
-    /// The peer with this id, if it is admitted.
-    pub fn peer(&self, id: &NodeId) -> Option<&Peer> {
-        self.peers.get(id)
-    }
-
-    /// Misbehaviour points of a peer at this moment; at 100 it is sent away and banned.
-    pub fn points(&self, now: Now, peer: NodeId) -> u32 {
-        self.conduct.points(now.mono, peer)
-    }
-
-    /// How many peers the address book knows, connected or not.
-    pub fn known(&self) -> usize {
-        self.book.iter().count()
-    }
-
-    /// How many of them we know from hearsay, and how many a dial of ours reached.
-    pub fn book_sizes(&self) -> (usize, usize) {
-        self.book.sizes()
     }
 
     /// A peer gave a sign of life: to be called for each message, so that a copy of its key is told from its return.
@@ -401,10 +379,12 @@ impl PeerManager {
             PeerCommand::Want(want) => self.want(now, want),
             PeerCommand::Report { peer, fault } => self.report(now, peer, fault),
             PeerCommand::Disconnect { peer, reason } => self.end(now, &peer, reason),
-            PeerCommand::Limits(PeerLimits { target_outbound, max_peers, outbound_per_group }) => {
-                self.config.target_outbound = target_outbound;
-                self.config.max_peers = max_peers;
-                self.config.outbound_per_group = outbound_per_group;
+            PeerCommand::Limits(limits) => {
+                self.config.target_outbound = limits.target_outbound;
+                self.config.max_peers = limits.max_peers;
+                self.config.outbound_per_group = limits.outbound_per_group;
+                self.config.acquire_timeout = limits.acquire_timeout;
+                self.config.idle_timeout = limits.idle_timeout;
             }
             PeerCommand::Ban { subject, lasting } => {
                 self.conduct.ban_for(now.wall, subject, lasting);

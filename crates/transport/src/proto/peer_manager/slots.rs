@@ -16,7 +16,7 @@ use super::{
     eviction::{Candidate, select},
 };
 
-/// A peer that somebody wanted just then is kept at least so long (our guess: a lookup is over by then).
+/// The default of `idle_timeout`: a peer that somebody wanted just then is kept at least so long (our guess: a lookup is over by then).
 pub(super) const TRANSIENT_KEEP: Duration = Duration::from_secs(10);
 /// Peers beyond the maximum that are admitted for a moment (our guess: with the next constant, five newcomers a second).
 /// Without them a crowd of newcomers would cut each other off before any could ask for others.
@@ -81,7 +81,7 @@ impl PeerManager {
 
     /// Ends one connection at a time that is too many: opened for a passing need, or kept when more were to be kept.
     pub(super) fn close_surplus(&mut self, now: Now) {
-        if self.close_oldest_transient(now, TRANSIENT_KEEP) {
+        if self.close_oldest_transient(now, self.config.idle_timeout) {
             return;
         }
         let chosen = |peer: &&Peer| peer.is_kept();

@@ -83,7 +83,7 @@ fn limits_may_change_while_the_node_runs_and_whoever_is_too_many_goes() {
     (10..18).for_each(|number| drop(bench.up(number, true)));
     (20..60).for_each(|number| drop(bench.up(number, false)));
     assert_eq!(bench.manager.peers().count(), 48);
-    bench.order(PeerCommand::Limits(PeerLimits { target_outbound: 4, max_peers: 10, outbound_per_group: 1 }));
+    bench.order(PeerCommand::Limits(PeerLimits { target_outbound: 4, max_peers: 10, ..PeerLimits::default() }));
     bench.pass(Duration::from_secs(10));
     let outbound = bench.manager.peers().filter(|peer| peer.info.outbound).count();
     assert_eq!((outbound, bench.manager.peers().count()), (4, 10));

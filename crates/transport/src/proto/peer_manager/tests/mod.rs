@@ -4,6 +4,7 @@ mod attack;
 mod dialling;
 mod eviction;
 mod lists;
+mod memory;
 mod random;
 mod restart;
 

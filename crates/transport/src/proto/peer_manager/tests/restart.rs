@@ -108,3 +108,63 @@ fn whoever_comes_with_the_identity_of_a_peer_that_is_alive_elsewhere_does_not_cu
     let (moved, done) = bench.up_at(9, false, elsewhere);
     assert_eq!(done, [Outlet::Close { link: returned, reason: CloseReason::Duplicate }, Outlet::Admit(moved)]);
 }
+
+/// A wish for a peer, and the connection that comes of it.
+fn acquire(bench: &mut Bench, number: u8) -> Vec<Outlet> {
+    let dialled = bench.order(PeerCommand::Want(Want::Now { peer: id(number), addrs: vec![addr(number)] }));
+    assert_eq!(dials(&dialled), [addr(number)], "{number}");
+    bench.up(number, true).1
+}
+
+#[test]
+fn the_pool_grows_with_what_is_wanted_up_to_its_limit_and_shrinks_when_nobody_wants_anything() {
+    let (least, most) = (2, 6);
+    let mut bench = Bench::new(|config| {
+        (config.target_outbound, config.max_peers) = (least, most);
+        config.idle_timeout = Duration::from_secs(30);
+    });
+    for number in 10..10 + least as u8 {
+        bench.up(number, true);
+    }
+    let all = |bench: &Bench| bench.manager.peers().count();
+    // Under load it grows; beyond the maximum and its guests the one that was wanted longest ago makes room.
+    for number in 20..60 {
+        bench.pass(Duration::from_millis(10));
+        assert!(acquire(&mut bench, number).iter().any(|outlet| matches!(outlet, Outlet::Admit(_))));
+    }
+    assert_eq!(all(&bench), most + GUESTS);
+    assert!(bench.manager.peer(&id(59)).is_some() && bench.manager.peer(&id(20)).is_none());
+    // Whatever goes on being wanted stays as long as it is.
+    for _ in 0..10 {
+        bench.pass(Duration::from_secs(10));
+        bench.order(PeerCommand::Want(Want::Now { peer: id(59), addrs: vec![] }));
+    }
+    assert!(bench.manager.peer(&id(59)).is_some());
+    assert_eq!(all(&bench), least + 1, "the others were wanted half a minute ago");
+    // How long that is can be said while it runs.
+    let limits = PeerLimits { idle_timeout: Duration::from_secs(1), ..bench.manager.limits() };
+    bench.order(PeerCommand::Limits(limits));
+    bench.pass(Duration::from_secs(2));
+    assert_eq!(all(&bench), least, "never below what it keeps without a wish");
+}
+
+#[test]
+fn a_wish_waits_as_long_as_was_said_and_hears_of_a_place_that_was_not_there() {
+    let mut bench =
+        Bench::new(|config| (config.target_outbound, config.acquire_timeout) = (0, Duration::from_secs(20)));
+    let want = |number| PeerCommand::Want(Want::Now { peer: id(number), addrs: vec![addr(number)] });
+    (100..109).for_each(|number| drop(bench.order(want(number))));
+    bench.pass(Duration::from_secs(19));
+    assert_eq!(bench.told, [], "it waits");
+    bench.pass(Duration::from_secs(2));
+    assert_eq!(bench.told, [PeerEvent::Unmet { peer: id(108), why: Unmet::Busy }]);
+
+    // All places are taken by those who came, and none of them is one of passing need.
+    let mut bench = Bench::new(|config| (config.target_outbound, config.max_peers) = (0, 0));
+    (20..36).for_each(|number| drop(bench.up(number, false)));
+    bench.order(want(100));
+    let (link, done) = bench.up(100, true);
+    assert_eq!(done, [Outlet::Close { link, reason: CloseReason::TooManyPeers }]);
+    let why = Unmet::TurnedAway(CloseReason::TooManyPeers);
+    assert_eq!(bench.told.last(), Some(&PeerEvent::Unmet { peer: id(100), why }));
+}

@@ -1,0 +1,240 @@
+//! What an operator asks and orders about peers.
+
+use core::time::Duration;
+use peerage_core::CloseReason;
+use peerage_transport::proto::{
+    managed::ManagedCommand,
+    peer_manager::{PeerCommand, PeerLimits, PeerManager, Subject},
+};
+use std::collections::BTreeMap;
+
+use super::{Node, names::Names, stopping};
+use crate::{
+    config::MOST_PEERS,
+    control::{BanState, ErrorCode, LimitChange, Limits, List, Lists, Peer, PeerOrder, Refusal, Response},
+};
+
+/// The longest ban that can be ordered: ten years (our guess; what shall never end belongs into `deny`).
+const LONGEST_BAN: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// Lines of one list at most, each of which is looked at for each stream (our guess).
+const MOST_LINES: usize = 4096;
+
+/// The longest `acquire_timeout` and `idle_timeout` (our guess; what shall stay belongs into `reserved`).
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn absent(what: impl core::fmt::Display) -> Refusal {
+    Refusal::new(ErrorCode::Absent, what)
+}
+
+impl Node {
+    /// Looks at the peer manager.
+    async fn manager<R: Send + 'static>(
+        &self,
+        look: impl FnOnce(&PeerManager) -> R + Send + 'static,
+    ) -> Result<R, Refusal> {
+        self.handle.inspect(|stack| look(stack.peers())).await.map_err(stopping)
+    }
+
+    async fn manage(&self, command: PeerCommand) -> Result<(), Refusal> {
+        self.handle.command(ManagedCommand::Peers(command)).await.map_err(stopping)?;
+        // Whoever hears that it is done may rely on it.
+        self.manager(|_| ()).await
+    }
+
+    /// Whether something is so of the peer manager, or else what is said of it.
+    async fn only_if(
+        &self,
+        holds: impl FnOnce(&PeerManager) -> bool + Send + 'static,
+        else_say: String,
+    ) -> Result<(), Refusal> {
+        if self.manager(holds).await? { Ok(()) } else { Err(absent(else_say)) }
+    }
+
+    pub(super) async fn peers(&self) -> Result<Response, Refusal> {
+        let now = self.clock.now();
+        let links = self.handle.links();
+        let owed: BTreeMap<_, _> = links.into_iter().filter_map(|link| Some((link.peer?, link.owed))).collect();
+        let peers = self.manager(move |manager| {
+            let peers = manager.peers().map(|peer| Peer {
+                id: peer.info.peer,
+                addr: peer.info.remote,
+                outbound: peer.info.outbound,
+                standing: manager.standing(peer).label().to_owned(),
+                rtt_micros: peer.rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
+                connected_ms: millis(now.mono.since(peer.since)),
+                owed_bytes: owed.get(&peer.info.peer).copied().unwrap_or(0),
+                points: manager.points(now, peer.info.peer),
+            });
+            peers.collect()
+        });
+        Ok(Response::Peers(peers.await?))
+    }
+
+    pub(super) async fn bans(&self) -> Result<Response, Refusal> {
+        let wall = self.clock.now().wall;
+        let bans = self.manager(move |manager| manager.bans(wall)).await?;
+        let state = |ban: peerage_transport::proto::peer_manager::Ban| BanState {
+            subject: ban.subject,
+            until_unix_ms: ban.until,
+            times: ban.times,
+        };
+        Ok(Response::Bans(bans.into_iter().map(state).collect()))
+    }
+
+    pub(super) async fn lists(&self) -> Result<Response, Refusal> {
+        let lists = self.manager(|manager| Lists {
+            allow: manager.allow().to_vec(),
+            deny: manager.deny().to_vec(),
+            reserved: manager.reserved().map(|known| known.peer).collect(),
+            trusted: manager.trusted().collect(),
+        });
+        Ok(Response::Lists(lists.await?))
+    }
+
+    /// Changes what is named and answers with what holds then.
+    pub(super) async fn limits(&self, change: LimitChange) -> Result<Response, Refusal> {
+        let _alone = self.orders.lock().await;
+        let before = self.manager(PeerManager::limits).await?;
+        let after = PeerLimits {
+            target_outbound: change.target_peers.unwrap_or(before.target_outbound),
+            max_peers: change.max_peers.unwrap_or(before.max_peers),
+            outbound_per_group: change.outbound_per_group.unwrap_or(before.outbound_per_group),
+            acquire_timeout: change.acquire_timeout_ms.map_or(before.acquire_timeout, Duration::from_millis),
+            idle_timeout: change.idle_timeout_ms.map_or(before.idle_timeout, Duration::from_millis),
+        };
+        if after != before {
+            sensible(after)?;
+            tracing::info!(?after, "the operator changed the limits");
+            self.manage(PeerCommand::Limits(after)).await?;
+        }
+        let (limits, outbound, all) = self
+            .manager(|manager| {
+                let outbound = manager.peers().filter(|peer| peer.info.outbound).count();
+                (manager.limits(), outbound, manager.peers().count())
+            })
+            .await?;
+        let budget = self.handle.budget();
+        Ok(Response::Limits(Limits {
+            target_peers: limits.target_outbound,
+            max_peers: limits.max_peers,
+            outbound_per_group: limits.outbound_per_group,
+            acquire_timeout_ms: millis(limits.acquire_timeout),
+            idle_timeout_ms: millis(limits.idle_timeout),
+            budget_bytes: budget.cap,
+            outbound,
+            inbound: all - outbound,
+            links: self.handle.links().len(),
+            resident_bytes: budget.resident,
+        }))
+    }
+
+    pub(super) async fn order(&self, order: PeerOrder) -> Result<Response, Refusal> {
+        // A list is read, changed and given back: one operator at a time.
+        let _alone = self.orders.lock().await;
+        tracing::info!(?order, "the operator orders");
+        let wall = self.clock.now().wall;
+        let command = match order {
+            PeerOrder::Ban { seconds, .. } if Duration::from_secs(seconds) > LONGEST_BAN => {
+                let words = "a ban lasts ten years at most; what shall never end belongs into `deny`";
+                return Err(Refusal::new(ErrorCode::BadRequest, words));
+            }
+            PeerOrder::Ban { subject, seconds } => {
+                if let Subject::Peer(peer) = subject {
+                    let named = move |manager: &PeerManager| {
+                        manager.reserved().any(|known| known.peer == peer) || manager.trusted().any(|id| id == peer)
+                    };
+                    if self.manager(named).await? {
+                        let words = "whom the operator names as reserved or trusted is never banned: `release` or \
+                                     `distrust` it first";
+                        return Err(Refusal::new(ErrorCode::BadRequest, words));
+                    }
+                }
+                PeerCommand::Ban { subject, lasting: Duration::from_secs(seconds) }
+            }
+            PeerOrder::Unban { subject } => {
+                let banned = move |manager: &PeerManager| manager.bans(wall).iter().any(|ban| ban.subject == subject);
+                self.only_if(banned, format!("{subject} is not banned")).await?;
+                PeerCommand::Unban(subject)
+            }
+            PeerOrder::Disconnect { peer } => {
+                self.only_if(move |manager| manager.peer(&peer).is_some(), format!("{peer} is not connected")).await?;
+                PeerCommand::Disconnect { peer, reason: CloseReason::Requested }
+            }
+            PeerOrder::Reserve { peer } => {
+                let names = Names::resolve(core::slice::from_ref(&peer), "reserved peer").await;
+                let Some(known) = names.known().into_iter().find(|known| !known.addrs.is_empty()) else {
+                    let words = format!("{} does not resolve: check the name", peer.host());
+                    return Err(Refusal::new(ErrorCode::BadRequest, words));
+                };
+                PeerCommand::Reserve(known)
+            }
+            PeerOrder::Release { peer } => {
+                let reserved = move |manager: &PeerManager| manager.reserved().any(|known| known.peer == peer);
+                self.only_if(reserved, format!("{peer} is not reserved")).await?;
+                PeerCommand::Release(peer)
+            }
+            PeerOrder::Trust { peer } => PeerCommand::Trust(peer, true),
+            PeerOrder::Distrust { peer } => {
+                self.only_if(move |manager| manager.trusted().any(|id| id == peer), format!("{peer} is not trusted"))
+                    .await?;
+                PeerCommand::Trust(peer, false)
+            }
+            PeerOrder::Add { list, rule } => {
+                let mut rules = self.rules(list).await?;
+                if !rules.contains(&rule) {
+                    rules.push(rule);
+                }
+                if rules.len() > MOST_LINES {
+                    let words = format!("a list has {MOST_LINES} lines at most: name ranges instead of addresses");
+                    return Err(Refusal::new(ErrorCode::BadRequest, words));
+                }
+                of_list(list, rules)
+            }
+            PeerOrder::Remove { list, rule } => {
+                let mut rules = self.rules(list).await?;
+                let before = rules.len();
+                rules.retain(|line| *line != rule);
+                if rules.len() == before {
+                    return Err(absent(format_args!("{rule} is not on the list `{}`", list.label())));
+                }
+                of_list(list, rules)
+            }
+        };
+        self.manage(command).await?;
+        Ok(Response::Done)
+    }
+
+    async fn rules(&self, list: List) -> Result<Vec<peerage_transport::proto::peer_manager::Rule>, Refusal> {
+        self.manager(move |manager| match list {
+            List::Allow => manager.allow().to_vec(),
+            List::Deny => manager.deny().to_vec(),
+        })
+        .await
+    }
+}
+
+const fn of_list(list: List, rules: Vec<peerage_transport::proto::peer_manager::Rule>) -> PeerCommand {
+    match list {
+        List::Allow => PeerCommand::Allow(rules),
+        List::Deny => PeerCommand::Deny(rules),
+    }
+}
+
+/// The rules of `config.toml` hold for what is changed later, too.
+fn sensible(limits: PeerLimits) -> Result<(), Refusal> {
+    let PeerLimits { target_outbound, max_peers, outbound_per_group, acquire_timeout, idle_timeout } = limits;
+    let words = match () {
+        () if !(1..=MOST_PEERS).contains(&max_peers) => format!("max_peers: 1 to {MOST_PEERS} are possible"),
+        () if !(1..=max_peers).contains(&target_outbound) => {
+            format!("target_peers: 1 to {max_peers} (`max_peers`) are possible")
+        }
+        () if outbound_per_group == 0 => "outbound_per_group: 1 is the least".to_owned(),
+        () if acquire_timeout.max(idle_timeout) > LONGEST_WAIT => "a timeout has an hour at most".to_owned(),
+        () => return Ok(()),
+    };
+    Err(Refusal::new(ErrorCode::BadRequest, words))
+}

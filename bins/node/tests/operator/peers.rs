@@ -1,0 +1,106 @@
+//! What an operator says about peers while the node runs, and what is left of it after a restart.
+
+use serde_json::Value;
+
+use crate::{
+    program::{Ended, Home, Program},
+    support::{alone, eventually},
+};
+
+/// Says something about peers to the node of a directory.
+fn say(home: &Home, words: &[&str]) -> Ended {
+    Program::start(&[words, &["--dir", home.path()]].concat()).ends()
+}
+
+/// Asks the same, and gets JSON.
+fn ask(home: &Home, words: &[&str]) -> Value {
+    let said = say(home, &[words, &["--json"]].concat()).succeeded();
+    serde_json::from_str(&said).expect("JSON")
+}
+
+/// The connected peer with this id, if it is there.
+fn peer(home: &Home, id: &str) -> Option<Value> {
+    let peers = ask(home, &["peers"]);
+    peers.as_array().expect("a list").iter().find(|peer| peer["id"] == id).cloned()
+}
+
+/// What happened between the node and this peer, by the names that do not change, with the reasons.
+fn why(home: &Home, id: &str) -> Vec<String> {
+    let story = ask(home, &["why", id]);
+    let line = |what: &Value| match what["reason"].as_str() {
+        Some(reason) => format!("{} {reason}", what["what"].as_str().expect("a name")),
+        None => what["what"].as_str().expect("a name").to_owned(),
+    };
+    story.as_array().expect("a list").iter().map(line).collect()
+}
+
+#[test]
+fn who_comes_and_who_does_not_is_the_operator_s_word_while_the_node_runs_and_bans_outlive_it() {
+    let _alone = alone();
+    let ground = tempfile::tempdir().expect("a temporary directory");
+    let home = Home::new(&ground.path().join("one"));
+    let friend = Home::joining(&ground.path().join("two"), &home);
+    let (node, status) = home.up(&[]);
+    let (other, of_other) = friend.up(&["--seed", &status.seed()]);
+    let seed = of_other.seed();
+    let id = seed.split_once('@').expect("nodeid@host:port").0;
+    let is_there = || peer(&home, id).is_some();
+
+    // Who is there, and why it may be.
+    eventually("the other one comes", is_there);
+    let seen = peer(&home, id).expect("it is there");
+    assert_eq!((&seen["standing"], &seen["outbound"]), (&"inbound".into(), &false.into()), "{seen}");
+    assert!(["owed_bytes", "points", "connected_ms"].iter().all(|field| seen[field].is_u64()), "{seen}");
+    say(&home, &["trust", id]).succeeded();
+    assert_eq!(peer(&home, id).expect("it is there")["standing"], "trusted");
+    let named = say(&home, &["ban", id]);
+    named.failed(1, &["never banned", "distrust"]);
+    say(&home, &["distrust", id]).succeeded();
+    say(&home, &["distrust", id]).failed(1, &["is not trusted", "absent"]);
+
+    // Sent away for a while, which a restart does not end.
+    say(&home, &["ban", id, "--for", "2h"]).succeeded();
+    assert!(!is_there(), "what is done is done when it is said");
+    let story = why(&home, id);
+    assert!(story.ends_with(&["banned".into(), "ended banned".into()]), "{story:?}");
+    assert_eq!(ask(&home, &["bans"])[0]["subject"], id);
+    node.terminate().succeeded();
+    let (node, status) = home.up(&["--seed", &seed]);
+    let bans = ask(&home, &["bans"]);
+    assert_eq!((&bans[0]["subject"], bans.as_array().map(Vec::len)), (&id.into(), Some(1)), "{bans}");
+    say(&home, &["unban", id]).succeeded();
+    assert_eq!(ask(&home, &["bans"]), Value::Array(vec![]));
+    say(&home, &["unban", id]).failed(1, &["is not banned", "absent"]);
+    say(&home, &["ban", "192.0.2.0/20"]).failed_by_usage(&["/24", "denied"]);
+
+    // Asked for by name, it is dialled.
+    let told = say(&home, &["reserve", &seed]).succeeded();
+    assert!(told.contains("config.toml") && told.contains(&seed), "{told}");
+    eventually("the other one is dialled", is_there);
+    assert_eq!(peer(&home, id).expect("it is there")["standing"], "reserved");
+    say(&home, &["release", id]).succeeded();
+    say(&home, &["disconnect", id]).succeeded();
+    assert!(why(&home, id).contains(&"ended requested".into()));
+
+    // A list that names its address keeps it out, whoever it is; without it, it may come again.
+    say(&home, &["deny", "add", "127.0.0.0/8"]).succeeded();
+    assert_eq!(ask(&home, &["deny", "list"])[0], "127.0.0.0/8");
+    assert!(!is_there());
+    say(&home, &["deny", "remove", "10.0.0.0/8"]).failed(1, &["is not on the list `deny`"]);
+    say(&home, &["deny", "remove", "127.0.0.0/8"]).succeeded();
+    assert_eq!(ask(&home, &["deny", "list"]), Value::Array(vec![]));
+
+    // How many.
+    let limits = ask(&home, &["limits", "set", "--max-peers", "5", "--target-peers", "2"]);
+    assert_eq!((&limits["max_peers"], &limits["target_peers"]), (&5.into(), &2.into()), "{limits}");
+    assert_eq!(ask(&home, &["limits", "show"])["max_peers"], 5);
+    say(&home, &["limits", "set", "--target-peers", "6"]).failed(1, &["target_peers", "1 to 5"]);
+    assert_eq!(ask(&home, &["limits", "show"])["target_peers"], 2, "what makes no sense changes nothing");
+
+    other.terminate().succeeded();
+    node.terminate().succeeded();
+    let (node, _) = home.up(&[]);
+    assert_eq!(ask(&home, &["limits", "show"])["max_peers"], 64, "a restart goes back to config.toml");
+    assert_ne!(status.seed(), seed);
+    node.terminate().succeeded();
+}

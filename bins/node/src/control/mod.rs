@@ -18,6 +18,7 @@ mod protocol;
 mod server;
 #[cfg(test)]
 mod tests;
+mod traffic;
 
 pub use client::{ClientError, ControlClient, EventStream};
 pub use line::{LineError, LineReader};
@@ -27,3 +28,4 @@ pub use protocol::{
     Response, Said, Status, TxState, Value,
 };
 pub use server::{BindError, ControlCall, ControlServer, MAX_REQUEST_BYTES};
+pub use traffic::Traffic;

@@ -27,7 +27,7 @@ MAX_MESSAGE, MESSAGE_COST = 2_096_128, 256
 WINDOWS = {1: 1_048_576, 2: 524_288, 3: 4_194_304, 4: 4_194_304}
 # transport 7: number and limit of its own messages.
 PING, PONG, CREDIT = 0x0000, 0x0008, 0x0010
-CONTROL_LIMITS = {PING: 75, PONG: 75, CREDIT: 6}
+CONTROL_LIMITS = {PING: 75, PONG: 85, CREDIT: 6}
 # wire 7: limits by class, where no table names one.
 CLASS_LIMITS = {0: 1024, 1: 262_144, 2: 65_536, 3: MAX_MESSAGE, 4: MAX_MESSAGE}
 REQUESTED = 2  # wire 10
@@ -326,9 +326,9 @@ class Connection:
         command, purpose, id, head, _ = message
         if (command, purpose) == (PING, NOTIFICATION):
             nonce, _theirs = read_whole(head, lambda reader: (reader.varint(), reader.blob()))
-            self.send(PONG, varint(nonce) + blob(b""))  # data would say how far we are, not repeat how far they are
+            self.send(PONG, varint(nonce) + varint(time.time_ns() // 1_000_000) + blob(b""))  # data would say how far we are, not repeat how far they are
         elif (command, purpose) == (PONG, NOTIFICATION):
-            self.pongs.add(read_whole(head, lambda reader: (reader.varint(), reader.blob()))[0])
+            self.pongs.add(read_whole(head, lambda reader: (reader.varint(), reader.varint(), reader.blob()))[0])
         elif (command, purpose) == (CREDIT, NOTIFICATION):
             kind, amount = read_whole(head, lambda reader: (reader.byte(), reader.varint(32)))
             require(kind in WINDOWS and amount > 0, "credit for nothing")

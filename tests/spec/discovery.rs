@@ -4,7 +4,8 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use peerage_core::{
-    Action, Budget, CloseReason, Closed, Fault, Message, NetworkEvent, NetworkId, Now, Protocol, RequestError, Seed,
+    Action, Budget, CloseReason, Closed, Fault, LinkStats, Message, NetworkEvent, NetworkId, Now, Protocol,
+    RequestError, Seed,
 };
 use peerage_discovery::{Command, Config, DhtKey, Discovery, FIND, NodeRecord, RECORD, RecordBody};
 
@@ -27,7 +28,10 @@ fn a_question_waits_for_four_round_trips_within_bounds() {
         node.handle_network(now(), up(2));
         while node.poll_action().is_some() {}
         if let Some(rtt) = rtt {
-            node.handle_network(now(), NetworkEvent::PeerStats { peer: id(2), rtt: Duration::from_millis(rtt) });
+            node.handle_network(
+                now(),
+                NetworkEvent::PeerStats { peer: id(2), stats: LinkStats::first(Duration::from_millis(rtt), 0) },
+            );
         }
         node.handle_command(now(), Command::Lookup { token: 1, target: DhtKey::from_bytes([7; 32]) });
         let asked = core::iter::from_fn(|| node.poll_action()).find_map(|action| match action {

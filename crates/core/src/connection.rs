@@ -31,6 +31,31 @@ pub struct LinkInfo {
     pub dial_key: Option<DialKey>,
 }
 
+/// What the heartbeats of a connection have shown of the way to the other side, and of its clock.
+///
+/// Estimates: whoever answers late makes the round trips longer, never shorter, and says of its clock what it likes. So nothing
+/// is set by them, least of all a clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkStats {
+    /// The smoothed round-trip time (RFC 6298, SRTT).
+    pub rtt: Duration,
+    /// The shortest round trip so far.
+    pub minimum: Duration,
+    /// The smoothed deviation of round trips (RFC 6298, RTTVAR).
+    pub jitter: Duration,
+    /// How far the other side's clock is ahead of ours in milliseconds, negative if it is behind: of the shortest of the last
+    /// round trips, as NTP does it (RFC 5905, 10), so it is wrong by half of that one at most if the other side is honest.
+    /// A day either way at most.
+    pub clock_offset_ms: i64,
+}
+
+impl LinkStats {
+    /// After the first round trip (RFC 6298, 2.2).
+    pub fn first(rtt: Duration, clock_offset_ms: i64) -> Self {
+        Self { rtt, minimum: rtt, jitter: rtt / 2, clock_offset_ms }
+    }
+}
+
 /// A message on its way out, with what pays for it.
 #[derive(Debug)]
 pub struct Outbound {
@@ -114,8 +139,8 @@ pub enum ConnectionEvent {
         /// The answer, or why there is none.
         result: Result<(Message, Charge), RequestError>,
     },
-    /// A heartbeat came back.
-    Rtt(Duration),
+    /// A heartbeat came back; what is known now.
+    Stats(LinkStats),
     /// The other side's heartbeat carried these bytes.
     Heartbeat(Bytes),
     /// The budget refuses what arrives (`true`), or takes it again.

@@ -7,7 +7,7 @@ use core::{
     time::Duration,
 };
 
-use crate::connection::{DialKey, LinkInfo};
+use crate::connection::{DialKey, LinkInfo, LinkStats};
 use crate::{
     Charge, CloseReason, Closed, Command, DropReason, Fault, Job, JobId, Message, NodeId, Now, Pressure, RequestError,
     Timestamp,
@@ -157,8 +157,8 @@ pub enum NetworkEvent {
     PeerStats {
         /// Who.
         peer: NodeId,
-        /// Smoothed round-trip time.
-        rtt: Duration,
+        /// What is known of the way to it, and of its clock.
+        stats: LinkStats,
     },
     /// The opaque bytes of the peer's heartbeat, 64 at most.
     Heartbeat {
@@ -187,7 +187,7 @@ impl NetworkEvent {
             Self::PeerDown { peer, closed } => Self::PeerDown { peer: *peer, closed: *closed },
             Self::Shed { peer, command, reason } => Self::Shed { peer: *peer, command: *command, reason: *reason },
             Self::Writable { peer } => Self::Writable { peer: *peer },
-            Self::PeerStats { peer, rtt } => Self::PeerStats { peer: *peer, rtt: *rtt },
+            Self::PeerStats { peer, stats } => Self::PeerStats { peer: *peer, stats: *stats },
             Self::Heartbeat { peer, data } => Self::Heartbeat { peer: *peer, data: data.clone() },
             Self::Pressure(pressure) => Self::Pressure(pressure.clone()),
         })

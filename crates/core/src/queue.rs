@@ -5,15 +5,19 @@
 
 use std::collections::VecDeque;
 
-/// Slots that an empty queue may keep, so that an ordinary one is not allocated anew for each burst (our guess).
-const KEPT: usize = 32;
+/// Slots that an empty queue may keep, so that an ordinary one is not allocated anew for each burst; up to so many it doubles
+/// (our guess: what a slice of the driver's work puts into one).
+const KEPT: usize = 64;
+/// Slots that a queue begins with (our guess).
+const FIRST: usize = 4;
 /// A full queue grows by one part in so many (our guess: copying each item eight times at most is cheap).
 const GROWTH: usize = 8;
 
 /// Adds an item at the end.
 pub fn push_back<T>(queue: &mut VecDeque<T>, item: T) {
     if queue.len() == queue.capacity() {
-        queue.reserve_exact((queue.len() / GROWTH).max(KEPT / GROWTH));
+        let growth = if queue.len() < KEPT { queue.len() } else { queue.len() / GROWTH };
+        queue.reserve_exact(growth.max(FIRST));
     }
     queue.push_back(item);
 }
@@ -25,6 +29,13 @@ pub fn pop_front<T>(queue: &mut VecDeque<T>) -> Option<T> {
         queue.shrink_to((queue.len() + queue.len() / GROWTH).max(KEPT));
     }
     item
+}
+
+/// Gives back all that an empty queue keeps, when nothing is expected to enter it soon.
+pub fn rest<T>(queue: &mut VecDeque<T>) {
+    if queue.is_empty() {
+        *queue = VecDeque::new();
+    }
 }
 
 #[cfg(test)]
@@ -52,5 +63,7 @@ mod tests {
         let usual = queue.capacity();
         assert_eq!((pop_front(&mut queue), queue.capacity()), (Some(7), usual));
         assert!(usual > 0);
+        rest(&mut queue);
+        assert_eq!(queue.capacity(), 0);
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use peerage_core::{
-    Action, Budget, CloseReason, Closed, LinkInfo, Message, NetworkEvent, NetworkId, NodeId, Now, Protocol,
+    Action, Budget, CloseReason, Closed, LinkInfo, LinkStats, Message, NetworkEvent, NetworkId, NodeId, Now, Protocol,
     RequestError, RequestId, Seed, Timestamp, UnixMillis,
 };
 use peerage_transport::proto::{keypair::Keypair, signed::Signable};
@@ -274,7 +274,10 @@ impl Stage {
                 self.network(NetworkEvent::DialFailed { addr: addr(number), expected: Some(peer), closed });
             }
             15 if there => match op >> 4 {
-                0..=4 => self.network(NetworkEvent::PeerStats { peer, rtt: Duration::from_millis(number.into()) }),
+                0..=4 => self.network(NetworkEvent::PeerStats {
+                    peer,
+                    stats: LinkStats::first(Duration::from_millis(number.into()), 0),
+                }),
                 5..=9 => self.message(peer, Message::new(NODES, input.chunk().to_vec())),
                 _ => self.network(NetworkEvent::Writable { peer }),
             },

@@ -89,9 +89,10 @@ impl EventHash {
                 self.0.update([reason.code()]);
             }
             NetworkEvent::Writable { peer } => self.peer(at, node, 9, peer),
-            NetworkEvent::PeerStats { peer, rtt } => {
+            // All that is in it follows from the round trip.
+            NetworkEvent::PeerStats { peer, stats } => {
                 self.peer(at, node, 10, peer);
-                self.0.update(rtt.as_nanos().to_be_bytes());
+                self.0.update(stats.rtt.as_nanos().to_be_bytes());
             }
             NetworkEvent::Heartbeat { peer, data } => {
                 self.peer(at, node, 11, peer);

@@ -2,8 +2,8 @@
 
 use core::{net::SocketAddr, time::Duration};
 use peerage_core::{
-    Class, CloseReason, Closed, DropReason, LinkId, LinkInfo, Message, NetworkEvent, NodeId, Outlet, Pool, Protocol,
-    RequestError, RequestId, Timestamp,
+    Class, CloseReason, Closed, DropReason, LinkId, LinkInfo, LinkStats, Message, NetworkEvent, NodeId, Outlet, Pool,
+    Protocol, RequestError, RequestId, Timestamp,
 };
 use std::sync::Arc;
 
@@ -273,7 +273,7 @@ impl<P: Protocol> Sim<P> {
             let at = link.arrival(side, self.now.mono, jitter);
             self.queue.push(at, Event::Arrive { end: link::other(id), wire: Wire::Heartbeat(data.clone()) });
         }
-        self.give(node, NetworkEvent::PeerStats { peer, rtt });
+        self.give(node, NetworkEvent::PeerStats { peer, stats: LinkStats::first(rtt, 0) });
     }
 
     // ---- sending ----

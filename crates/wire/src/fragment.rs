@@ -161,7 +161,8 @@ pub struct Reassembler {
     limits: Arc<Limits>,
     budget: Budget,
     account: Option<Account>,
-    partial: PerClass<Option<Partial>>,
+    /// Boxed, since most connections have none most of the time.
+    partial: PerClass<Option<Box<Partial>>>,
 }
 
 impl Reassembler {
@@ -205,7 +206,7 @@ impl Reassembler {
                 within(command, total, &self.limits)?;
                 let charge = charge(&self.budget, self.account.as_ref(), Pool::Reassembly, MESSAGE_OVERHEAD)?;
                 let (head, body) = (Part::new(head_len), body_len.map(Part::new));
-                let mut partial = Partial { command, envelope, head, body, charge };
+                let mut partial = Box::new(Partial { command, envelope, head, body, charge });
                 extend(&mut partial, piece, false)?;
                 *slot = Some(partial);
                 Ok(None)
@@ -217,7 +218,7 @@ impl Reassembler {
             (Frame::Next { last, piece, .. }, slot @ Some(_)) => {
                 let partial = slot.as_mut().expect("matched just now");
                 extend(partial, piece, last)?;
-                Ok(if last { slot.take().map(complete) } else { None })
+                Ok(if last { slot.take().map(|partial| complete(*partial)) } else { None })
             }
         }
     }

@@ -48,7 +48,11 @@ pub fn open_plaintext(plaintext: &[u8]) -> Result<(RecordKind, &[u8]), DecodeErr
     Ok((kind, rest))
 }
 
-/// Puts sealed records together from whatever pieces a stream arrives in; one buffer, one record at a time.
+/// What an empty decoder keeps of its buffer (our guess: as much as a heartbeat or a small request takes).
+const KEPT: usize = 512;
+
+/// Puts sealed records together from whatever pieces a stream arrives in; one buffer, one record at a time. Between records
+/// it holds next to nothing.
 #[derive(Debug, Default)]
 pub struct SealedDecoder {
     buffer: Vec<u8>,
@@ -69,6 +73,9 @@ impl SealedDecoder {
     pub fn read<'a>(&'a mut self, input: &mut &[u8]) -> Result<Option<&'a mut [u8]>, DecodeError> {
         if core::mem::take(&mut self.given) {
             self.buffer.clear();
+            if input.is_empty() {
+                self.buffer.shrink_to(KEPT);
+            }
         }
         if !fill(&mut self.buffer, input, SEALED_HEADER) {
             return Ok(None);

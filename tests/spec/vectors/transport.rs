@@ -2,11 +2,12 @@ use std::sync::Arc;
 
 use peerage_core::{
     Budget, Class, CloseReason, Connection, ConnectionEvent, DialKey, Message, NetworkId, NodeId, SecretRng, Seed,
+    UnixMillis,
 };
 use peerage_transport::proto::{
     connection::{
         ConnectionConfig, REKEY_EVERY, SecureConnection,
-        commands::{Beat, CREDIT, Grant, PING, PONG},
+        commands::{Answer, Beat, CREDIT, Grant, PING, PONG},
     },
     noise::{
         CipherState, DhKeypair, HandshakeState, Role,
@@ -311,11 +312,12 @@ fn messages() -> Vector {
         encode_frame(&Message::new(command, head), Envelope::Notification, &mut out);
         out
     };
-    let beat = payload::to_bytes(&Beat { nonce: 300, data: vec![0xaa, 0xbb] });
+    let ping = payload::to_bytes(&Beat { nonce: 300, data: vec![0xaa, 0xbb] });
+    let pong = payload::to_bytes(&Answer { nonce: 300, wall: UnixMillis(1_700_000_000_000), data: vec![0xaa, 0xbb] });
     let grant = payload::to_bytes(&Grant { class: Class::Gossip as u8, bytes: 1 << 20 });
     Vector::new("control")
-        .hex("PING, nonce 300, data aabb", frame(PING, beat.clone()))
-        .hex("PONG, nonce 300, data aabb", frame(PONG, beat))
+        .hex("PING, nonce 300, data aabb", frame(PING, ping))
+        .hex("PONG, nonce 300, wall 1700000000000, data aabb", frame(PONG, pong))
         .hex("CREDIT, gossip, 1048576 bytes", frame(CREDIT, grant))
 }
 

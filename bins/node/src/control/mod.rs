@@ -12,6 +12,7 @@
 //! Whoever may open the socket may do everything here; its mode is 0600 and the directory's 0700.
 
 mod client;
+mod known;
 mod line;
 mod peers;
 mod protocol;
@@ -21,6 +22,7 @@ mod tests;
 mod traffic;
 
 pub use client::{ClientError, ControlClient, EventStream};
+pub use known::{PeerHead, Timing};
 pub use line::{LineError, LineReader};
 pub use peers::{BanState, LimitChange, Limits, List, Lists, Peer, PeerOrder};
 pub use protocol::{

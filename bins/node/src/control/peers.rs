@@ -6,6 +6,7 @@ use peerage_core::{NodeId, UnixMillis};
 use peerage_transport::proto::peer_manager::{Rule, Subject};
 use serde::{Deserialize, Serialize};
 
+use super::{PeerHead, Timing};
 use crate::{cli::parse_duration, config::Seed, hex};
 
 /// A connected peer.
@@ -22,6 +23,10 @@ pub struct Peer {
     pub standing: String,
     /// Smoothed round-trip time, microseconds, once it was measured.
     pub rtt_micros: Option<u64>,
+    /// What else the heartbeats have shown, once one came back.
+    pub timing: Option<Timing>,
+    /// What it says its last block is, once it said so and unless that was found to be untrue.
+    pub head: Option<PeerHead>,
     /// How long it is connected, milliseconds.
     pub connected_ms: u64,
     /// Bytes that wait for it.

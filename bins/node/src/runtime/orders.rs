@@ -58,20 +58,24 @@ impl Node {
         let now = self.clock.now();
         let links = self.handle.links();
         let owed: BTreeMap<_, _> = links.into_iter().filter_map(|link| Some((link.peer?, link.owed))).collect();
-        let peers = self.manager(move |manager| {
+        let peers = self.handle.inspect(move |stack| {
+            let heads: BTreeMap<_, _> = stack.upper().chain().status().peers.into_iter().collect();
+            let manager = stack.peers();
             let peers = manager.peers().map(|peer| Peer {
                 id: peer.info.peer,
                 addr: peer.info.remote,
                 outbound: peer.info.outbound,
                 standing: manager.standing(peer).label().to_owned(),
-                rtt_micros: peer.rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
+                rtt_micros: peer.stats.map(|stats| u64::try_from(stats.rtt.as_micros()).unwrap_or(u64::MAX)),
+                timing: peer.stats.map(Into::into),
+                head: heads.get(&peer.info.peer).copied().flatten().map(Into::into),
                 connected_ms: millis(now.mono.since(peer.since)),
                 owed_bytes: owed.get(&peer.info.peer).copied().unwrap_or(0),
                 points: manager.points(now, peer.info.peer),
             });
             peers.collect()
         });
-        Ok(Response::Peers(peers.await?))
+        Ok(Response::Peers(peers.await.map_err(stopping)?))
     }
 
     pub(super) async fn bans(&self) -> Result<Response, Refusal> {

@@ -5,6 +5,7 @@ mod bandwidth;
 mod clock;
 mod config;
 mod disk;
+mod known;
 mod peers;
 mod program;
 mod store;

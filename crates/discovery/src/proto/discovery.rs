@@ -462,9 +462,9 @@ impl Protocol for Discovery {
             NetworkEvent::PeerUp { peer, info } => self.peer_up(now, peer, info),
             NetworkEvent::PeerDown { peer, .. } => self.peer_down(now, peer),
             NetworkEvent::DialFailed { expected: Some(peer), closed, .. } => self.dial_failed(now, peer, closed),
-            NetworkEvent::PeerStats { peer, rtt } => {
+            NetworkEvent::PeerStats { peer, stats } => {
                 if let Some(state) = self.peers.get_mut(&peer) {
-                    state.rtt = Some(rtt);
+                    state.rtt = Some(stats.rtt);
                     self.table.seen(now.mono, &peer);
                 }
             }

@@ -451,3 +451,6 @@ pub(super) fn refused(error: &std::io::Error) -> Closed {
         _ => CloseReason::DialRefused,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -106,7 +106,8 @@ pub(super) struct Runner<P: Protocol, F> {
     lanes: Lanes<P>,
     on_event: F,
     heartbeat: Bytes,
-    links: BTreeMap<LinkId, Link>,
+    /// Boxed, since a tree is half empty.
+    links: BTreeMap<LinkId, Box<Link>>,
     /// When held credit of a connection may be returned.
     releases: Timers<LinkId>,
     live: BTreeMap<NodeId, LinkId>,

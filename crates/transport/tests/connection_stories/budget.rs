@@ -129,3 +129,28 @@ fn who_is_not_listened_to_is_not_read_and_not_blamed_for_it() {
     pair.run();
     assert_eq!(pair.messages(B).iter().map(number).collect::<Vec<_>>(), [1]);
 }
+
+#[test]
+fn who_is_listened_to_again_has_a_whole_window_to_go_on() {
+    let mut pair = pair(7);
+    pair.notify(A, message(ITEM, 1, 50_000));
+    let half = pair.transmit(A, 20_000);
+    pair.deliver(B, &half);
+    pair.command(B, ConnectionCommand::Listen(false));
+    // The rest does not come, whoever listens.
+    let silent = |pair: &mut Pair, time| {
+        let end = pair.now.mono + time;
+        while let Some(at) = pair.sides[B].connection.next_timeout().filter(|at| *at <= end) {
+            pair.now.mono = at;
+            pair.sides[B].connection.handle_timeout(pair.now);
+            pair.drain(B);
+        }
+        pair.now.mono = end;
+    };
+    silent(&mut pair, 19 * SECOND);
+    pair.command(B, ConnectionCommand::Listen(true));
+    silent(&mut pair, 9 * SECOND);
+    assert!(!pair.is_closed(B), "it has had nine seconds only");
+    silent(&mut pair, SECOND);
+    assert_eq!(pair.closed_at(B), Closed::by_us(CloseReason::TooSlow));
+}

@@ -26,7 +26,7 @@ fn both_sides_learn_who_the_other_is_and_soon_how_far() {
             assert_eq!((info.peer, info.outbound, info.features), (peer, side == A, 0b0010), "seed {seed}");
             assert_eq!(info.listen, heard, "four addresses at most");
             assert_eq!(info.remote.port(), if side == A { 7000 } else { 50_000 });
-            let rtts = events.iter().filter(|event| matches!(event, ConnectionEvent::Rtt(_))).count();
+            let rtts = events.iter().filter(|event| matches!(event, ConnectionEvent::Stats(_))).count();
             let told = |event: &&ConnectionEvent| matches!(event, ConnectionEvent::Heartbeat(data) if *data == vec![1 - side as u8; 64]);
             assert_eq!((rtts, events.iter().filter(told).count(), events.len()), (1, 2, 3), "ping, pong: {events:?}");
         }

@@ -261,7 +261,7 @@ impl Pair {
             .drain(..)
             .filter_map(|event| match event {
                 ConnectionEvent::Message { message, .. } => Some(message),
-                ConnectionEvent::Rtt(_) | ConnectionEvent::Heartbeat(_) | ConnectionEvent::Waits(_) => None,
+                ConnectionEvent::Stats(_) | ConnectionEvent::Heartbeat(_) | ConnectionEvent::Waits(_) => None,
                 other => panic!("side {at}: {other:?}"),
             })
             .collect()

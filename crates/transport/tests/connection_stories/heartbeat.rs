@@ -1,9 +1,9 @@
 use core::time::Duration;
 
 use bytes::Bytes;
-use peerage_core::{CloseReason, Closed, Connection, ConnectionCommand, ConnectionEvent};
+use peerage_core::{CloseReason, Closed, Connection, ConnectionCommand, ConnectionEvent, LinkStats, UnixMillis};
 
-use crate::harness::{A, B, HAVE, Pair, SECOND, message};
+use crate::harness::{A, B, HAVE, Pair, SECOND, config, message};
 
 #[test]
 fn a_quiet_connection_pings_every_thirty_seconds_and_lives() {
@@ -11,7 +11,7 @@ fn a_quiet_connection_pings_every_thirty_seconds_and_lives() {
     pair.command(A, ConnectionCommand::Heartbeat(Bytes::from_static(b"height 7")));
     pair.command(A, ConnectionCommand::Heartbeat(Bytes::from(vec![0; 65]))); // too long: the old one stays
     pair.pass(301 * SECOND);
-    let rtts = |side: usize| pair.sides[side].events.iter().filter(|event| matches!(event, ConnectionEvent::Rtt(_)));
+    let rtts = |side: usize| pair.sides[side].events.iter().filter(|event| matches!(event, ConnectionEvent::Stats(_)));
     assert!((5..=10).contains(&rtts(A).count()) && (5..=10).contains(&rtts(B).count()), "{:?}", pair.sides[A].events);
     let heads = pair.sides[B].events.iter().filter_map(|event| match event {
         ConnectionEvent::Heartbeat(data) => Some(data.as_ref()),
@@ -62,6 +62,34 @@ fn the_round_trip_is_that_of_the_wire() {
     pair.now.mono = pair.now.mono + hop;
     pair.deliver(A, &pong);
     let events: Vec<_> = pair.sides[A].events.drain(..).collect();
-    // The first sample, at establishment, took no time at all: RFC 6298 gives the new one an eighth.
-    assert!(matches!(&*events, [ConnectionEvent::Rtt(rtt)] if *rtt == 2 * hop / 8), "{events:?}");
+    // The first sample, at establishment, took no time at all: RFC 6298 gives the new one an eighth, and a quarter of its distance.
+    let known = LinkStats { rtt: 2 * hop / 8, minimum: Duration::ZERO, jitter: 2 * hop / 4, clock_offset_ms: 0 };
+    assert!(matches!(&*events, [ConnectionEvent::Stats(stats)] if *stats == known), "{events:?}");
+}
+
+#[test]
+fn each_side_learns_how_far_the_clock_of_the_other_is_ahead() {
+    let mut pair = Pair::fresh(5, config(1), config(2), None);
+    let (hop, ahead) = (Duration::from_millis(40), 90_000);
+    // B's clock goes wrong by a minute and a half. What one side writes arrives a hop later.
+    pair.now.wall = UnixMillis(1_000_000_000);
+    for turn in 0..8 {
+        let side = turn % 2;
+        let right = pair.now.wall;
+        pair.now.wall = UnixMillis(right.0 + if side == B { ahead } else { 0 });
+        pair.write(side);
+        pair.now.wall = right + hop;
+        pair.now.mono = pair.now.mono + hop;
+        let right = pair.now.wall;
+        pair.now.wall = UnixMillis(right.0 + if side == A { ahead } else { 0 });
+        while pair.read(1 - side) {}
+        pair.now.wall = right;
+    }
+    for (side, offset) in [(A, 90_000), (B, -90_000)] {
+        let told = pair.sides[side].events.iter().find_map(|event| match event {
+            ConnectionEvent::Stats(stats) => Some(*stats),
+            _ => None,
+        });
+        assert_eq!(told, Some(LinkStats::first(2 * hop, offset)), "side {side}");
+    }
 }

@@ -78,6 +78,15 @@ enum Op {
     Release {
         side: usize,
     },
+    /// What waits is dropped.
+    Shed {
+        side: usize,
+        bytes: usize,
+    },
+    Listen {
+        side: usize,
+        listens: bool,
+    },
     Close {
         side: usize,
         reason: CloseReason,
@@ -135,6 +144,9 @@ fn op() -> impl Strategy<Value = Op> {
         18 => millis.prop_map(|millis| Op::Pass { millis }),
         6 => (side(), 0..100_000usize).prop_map(|(side, left)| Op::Squeeze { side, left }),
         6 => side().prop_map(|side| Op::Release { side }),
+        3 => (side(), prop_oneof![0..2000usize, 0..200_000usize, Just(usize::MAX)])
+            .prop_map(|(side, bytes)| Op::Shed { side, bytes }),
+        6 => (side(), prop::bool::weighted(0.6)).prop_map(|(side, listens)| Op::Listen { side, listens }),
         1 => (side(), ours).prop_map(|(side, reason)| Op::Close { side, reason }),
         1 => (side(), broken).prop_map(|(side, reason)| Op::Cut { side, reason }),
     ]
@@ -188,6 +200,8 @@ fn act(world: &mut World, number: u64, op: &Op) {
         Op::Pass { millis } => world.pass(Duration::from_millis(millis)),
         Op::Squeeze { side, left } => world.squeeze(side, left),
         Op::Release { side } => world.release(side),
+        Op::Shed { side, bytes } => world.shed(side, bytes),
+        Op::Listen { side, listens } => world.listen(side, listens),
         Op::Close { side, reason } if !world.is_closed(side) => world.close(side, reason),
         Op::Cut { side, reason } if !world.is_closed(side) => world.cut(side, reason),
         Op::Close { .. } | Op::Cut { .. } => {}

@@ -5,7 +5,7 @@ use peerage_core::{
 };
 use peerage_transport::proto::{
     connection::{
-        commands::{Beat, CREDIT, Grant, PING, PONG},
+        commands::{Answer, Beat, CREDIT, Grant, PING, PONG},
         credit::{cost, window},
     },
     noise::{
@@ -201,7 +201,8 @@ fn control_messages_cannot_flood() {
     }
     assert!(!rogue.pair.is_closed(B));
     let (answers, _) = rogue.receive();
-    assert_eq!(answers, [Message::new(PONG, payload::to_bytes(&Beat { nonce: 31, data: vec![] }))], "one pong for all");
+    let answer = Answer { nonce: 31, wall: rogue.pair.now.wall, data: vec![] };
+    assert_eq!(answers, [Message::new(PONG, payload::to_bytes(&answer))], "one pong for all");
     rogue.control(PING, &Beat { nonce: 99, data: vec![] });
     rogue.is_closed_for(CloseReason::CreditExceeded, "the 33rd at once");
 }
@@ -225,13 +226,14 @@ fn a_pong_without_its_ping_measures_nothing() {
     let mut rogue = Rogue::new(32, 1);
     let (sent, _) = rogue.receive();
     let ping: Beat = payload::from_bytes(&sent[0].head, 100).expect("a ping");
-    rogue.control(PONG, &Beat { nonce: ping.nonce ^ 1, data: vec![] });
+    let pong = |nonce| Answer { nonce, wall: UnixMillis(u64::MAX), data: vec![] };
+    rogue.control(PONG, &pong(ping.nonce ^ 1));
     let measured = |rogue: &Rogue| {
-        let rtt = |event: &&ConnectionEvent| matches!(event, ConnectionEvent::Rtt(_));
+        let rtt = |event: &&ConnectionEvent| matches!(event, ConnectionEvent::Stats(_));
         rogue.pair.sides[B].events.iter().filter(rtt).count()
     };
     assert_eq!(measured(&rogue), 0);
-    rogue.control(PONG, &Beat { nonce: ping.nonce, data: vec![] });
+    rogue.control(PONG, &pong(ping.nonce));
     assert_eq!(measured(&rogue), 1);
 }
 

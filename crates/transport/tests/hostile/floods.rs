@@ -8,7 +8,7 @@ use peerage_transport::{
     proto::{
         connection::{
             SecureConnection,
-            commands::{Beat, PING, PONG},
+            commands::{Answer, Beat, PING, PONG},
             credit::{cost, window},
         },
         inflow::InflowConfig,
@@ -70,14 +70,15 @@ async fn a_flood_of_empty_messages_is_not_free() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn control_messages_have_a_burst_of_thirty_two() {
     let beat = payload::to_bytes(&Beat { nonce: 1, data: vec![] });
+    let pong = payload::to_bytes(&Answer { nonce: 1, wall: UnixMillis(0), data: vec![] });
     let later = Command::new(Layer::Transport, 30, Class::Control);
-    for (command, skipped) in [(PING, 0), (PONG, 0), (later, 32)] {
+    for (command, head, skipped) in [(PING, &beat, 0), (PONG, &pong, 0), (later, &beat, 32)] {
         let stage = Stage::set().await;
         let (mut victim, mut friend) = victim_and_friend(Plan::new()).await;
         let mut hand = Hand::shake(victim.addr, ATTACKER).await;
         // Some to spare, should the machine be so slow that a second passes meanwhile.
         for _ in 0..200 {
-            hand.notify(&Message::new(command, beat.clone())).await;
+            hand.notify(&Message::new(command, head.clone())).await;
         }
         assert_eq!(hand.told_why().await, Some(CloseReason::CreditExceeded), "{command:?}");
         assert_eq!(victim.see_down(hand.id).await, Closed::by_us(CloseReason::CreditExceeded));

@@ -92,7 +92,7 @@ where
             waits: false,
             stopped: false,
         };
-        self.links.insert(link, entry);
+        self.links.insert(link, Box::new(entry));
         self.order(link, ConnectionCommand::Account(account.clone()));
         if !self.heartbeat.is_empty() {
             self.order(link, ConnectionCommand::Heartbeat(self.heartbeat.clone()));
@@ -202,7 +202,7 @@ where
                 }
                 (None, Err(_)) => {}
             },
-            ConnectionEvent::Rtt(rtt) => self.stack.push(NetworkEvent::PeerStats { peer, rtt }),
+            ConnectionEvent::Stats(stats) => self.stack.push(NetworkEvent::PeerStats { peer, stats }),
             ConnectionEvent::Heartbeat(data) => self.stack.push(NetworkEvent::Heartbeat { peer, data }),
             // The link task counted it.
             ConnectionEvent::Unsent { command, reason, .. } => {

@@ -7,13 +7,13 @@ use std::{collections::BTreeSet, sync::Arc};
 use bytes::Bytes;
 use peerage_core::{
     Budget, Charge, Class, CloseReason, Command, Connection, ConnectionCommand, ConnectionEvent, Layer, Message,
-    NetworkId, NodeId, Now, Outbound, PerClass, Pool, SecretRng, Seed, Timestamp,
+    NetworkId, NodeId, Now, Outbound, PerClass, Pool, SecretRng, Seed, Timestamp, UnixMillis,
 };
 use peerage_wire::{Envelope, FrameReader, Limits, Magic, Reassembler, RecordKind, encode_frame, payload};
 
 use super::{
     ConnectionConfig, SecureConnection, State,
-    commands::{self, Beat, Grant, MAX_HEARTBEAT_DATA},
+    commands::{self, Answer, Beat, Grant, MAX_HEARTBEAT_DATA},
     credit::{cost, window},
     handshake::{Channel, Pattern, Secured},
     open::{Events, Open},
@@ -129,8 +129,13 @@ impl Stage {
             let (class, bytes) = (input.byte(), u32::from(input.number()) << (choice >> 4));
             (commands::CREDIT, payload::to_bytes(&Grant { class, bytes }))
         } else {
-            let beat = Beat { nonce: input.number().into(), data: input.chunk().to_vec() };
-            (if choice % 3 == 1 { commands::PING } else { commands::PONG }, payload::to_bytes(&beat))
+            let (nonce, data) = (u64::from(input.number()), input.chunk().to_vec());
+            if choice % 3 == 1 {
+                (commands::PING, payload::to_bytes(&Beat { nonce, data }))
+            } else {
+                let wall = UnixMillis(u64::from(choice) << (choice >> 2));
+                (commands::PONG, payload::to_bytes(&Answer { nonce, wall, data }))
+            }
         };
         self.peer_frames(&Message::new(command, head), Envelope::Notification);
     }
@@ -192,7 +197,7 @@ impl Stage {
                     assert!(count > 0 || bytes > 0);
                     self.connection.handle_command(self.now, ConnectionCommand::Consumed { class, bytes });
                 }
-                ConnectionEvent::Rtt(_) | ConnectionEvent::Waits(_) => {}
+                ConnectionEvent::Stats(_) | ConnectionEvent::Waits(_) => {}
                 ConnectionEvent::Unsent { count, .. } => assert!(count > 0, "nothing is no news"),
                 ConnectionEvent::Closed(_) => self.closed = true,
             }

@@ -65,7 +65,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use peerage_core::{
     Account, Class, CloseReason, Closed, ClosedBy, Connection, ConnectionCommand, ConnectionEvent, DialKey, DropReason,
-    LinkInfo, NodeId, Now, PerClass, RequestError, SecretRng, Timestamp, queue::pop_front,
+    LinkInfo, NodeId, Now, PerClass, RequestError, SecretRng, Timestamp, queue::rest,
 };
 use peerage_wire::{RecordKind, put_record};
 
@@ -189,12 +189,12 @@ impl SecureConnection {
     /// Bytes under keys. What happens before the other side has shown that it has them, nobody hears.
     fn handle_sealed(&mut self, now: Now, bytes: &[u8]) -> Result<(), Closed> {
         let confirming = match &mut self.state {
-            State::Open(open) => return open.handle_bytes(now.mono, bytes, &mut self.events),
+            State::Open(open) => return open.handle_bytes(now, bytes, &mut self.events),
             State::Confirming(confirming) => confirming,
             State::Handshaking(..) | State::Closed => return Ok(()),
         };
         let mut events = Events::new();
-        let read = confirming.open.handle_bytes(now.mono, bytes, &mut events);
+        let read = confirming.open.handle_bytes(now, bytes, &mut events);
         if confirming.open.is_confirmed()
             && let State::Confirming(confirming) = core::mem::replace(&mut self.state, State::Closed)
         {
@@ -294,7 +294,7 @@ impl Connection for SecureConnection {
             State::Confirming(confirming) if confirming.deadline <= now.mono => {
                 Err(Closed::by_us(CloseReason::HandshakeTimeout))
             }
-            State::Open(open) => open.handle_timeout(now.mono, &mut self.rng, &mut self.events),
+            State::Open(open) => open.handle_timeout(now, &mut self.rng, &mut self.events),
             State::Handshaking(..) | State::Confirming(_) | State::Closed => Ok(()),
         };
         if let Err(closed) = ended {
@@ -306,9 +306,9 @@ impl Connection for SecureConnection {
         let start = buf.len();
         buf.append(&mut self.output);
         let sealed = match &mut self.state {
-            State::Confirming(confirming) => confirming.open.greet(now.mono, buf),
+            State::Confirming(confirming) => confirming.open.greet(now, buf),
             State::Open(open) if buf.len() - start <= limit => {
-                open.poll_transmit(now.mono, buf, limit - (buf.len() - start))
+                open.poll_transmit(now, buf, limit - (buf.len() - start))
             }
             State::Handshaking(..) | State::Open(_) | State::Closed => Ok(()),
         };
@@ -335,8 +335,8 @@ impl Connection for SecureConnection {
         buf.append(&mut self.output);
         let sealed = match &mut self.state {
             _ if buf.len() > start => Ok(()),
-            State::Confirming(confirming) => confirming.open.greet(now.mono, buf),
-            State::Open(open) => open.poll_record(now.mono, buf, class, limit),
+            State::Confirming(confirming) => confirming.open.greet(now, buf),
+            State::Open(open) => open.poll_record(now, buf, class, limit),
             State::Handshaking(..) | State::Closed => Ok(()),
         };
         if let Err(closed) = sealed {
@@ -346,9 +346,12 @@ impl Connection for SecureConnection {
     }
 
     fn poll_event(&mut self) -> Option<ConnectionEvent> {
-        if let Some(event) = pop_front(&mut self.events) {
-            return Some(event);
+        let event = self.events.pop_front();
+        if event.is_some() {
+            return event;
         }
+        // Whoever asks takes all of them, so what they took is not needed before something arrives.
+        rest(&mut self.events);
         match &mut self.state {
             State::Open(open) => open.next_unsent(),
             State::Handshaking(..) | State::Confirming(_) | State::Closed => {

@@ -14,7 +14,7 @@ use std::{
 
 use peerage_core::{
     Charge, Class, Command, ConnectionEvent, DropReason, Outbound, Owed, PerClass,
-    queue::{pop_front, push_back},
+    queue::{pop_front, push_back, rest},
 };
 use peerage_wire::{Envelope, Fragmenter, limits::MAX_PLAINTEXT};
 
@@ -59,6 +59,11 @@ impl Mux {
         let class = message.command.class();
         let fragments = Fragmenter::new(message, envelope);
         push_back(&mut self.0[class], Queued { fragments, envelope, _resident: resident, _owed: owed });
+    }
+
+    /// Gives back the memory of queues that are empty.
+    pub(super) fn rest(&mut self) {
+        self.0.0.iter_mut().for_each(rest);
     }
 
     /// Appends frames to `out`, at most `room` bytes, as long as something can be sent. Requests that are not open any

@@ -5,8 +5,8 @@ use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 use peerage_core::{
-    Class, CloseReason, Closed, ClosedBy, Command, ConnectionCommand, ConnectionEvent, DropReason, Message, Outbound,
-    PerClass, RequestError, SecretRng, Timestamp,
+    Class, CloseReason, Closed, ClosedBy, Command, ConnectionCommand, ConnectionEvent, DropReason, Message, Now,
+    Outbound, PerClass, RequestError, SecretRng, Timestamp,
 };
 use peerage_wire::{
     DecodeError, Envelope, Frame, FrameReader, Incoming, Reassembler, RecordHeader, RecordKind, decode_reason,
@@ -19,7 +19,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     ConnectionConfig,
-    commands::{self, Beat, Grant, MAX_HEARTBEAT_DATA},
+    commands::{self, Answer, Beat, Grant, MAX_HEARTBEAT_DATA},
     credit::{ReceiveCredit, SendCredit, cost},
     handshake::{Channel, Pattern, Secured},
     heartbeat::{ControlRate, Heartbeat},
@@ -143,7 +143,7 @@ impl Open {
     }
 
     /// `Err` is how the connection ends; here and below.
-    pub(super) fn handle_bytes(&mut self, now: Timestamp, bytes: &[u8], events: &mut Events) -> Result<(), Closed> {
+    pub(super) fn handle_bytes(&mut self, now: Now, bytes: &[u8], events: &mut Events) -> Result<(), Closed> {
         if let Some(pause) = &mut self.pause {
             pause.bytes.extend_from_slice(bytes);
             return Ok(());
@@ -167,22 +167,22 @@ impl Open {
         self.read(now, &seen, events)
     }
 
-    fn read(&mut self, now: Timestamp, input: &[u8], events: &mut Events) -> Result<(), Closed> {
+    fn read(&mut self, now: Now, input: &[u8], events: &mut Events) -> Result<(), Closed> {
         self.read_records(now, input, events)?;
-        self.pace.arrived(now, input.len(), self.session.reassembler.held() > 0);
+        self.pace.arrived(now.mono, input.len(), self.session.reassembler.held() > 0);
         Ok(())
     }
 
-    fn read_records(&mut self, now: Timestamp, mut input: &[u8], events: &mut Events) -> Result<(), Closed> {
+    fn read_records(&mut self, now: Now, mut input: &[u8], events: &mut Events) -> Result<(), Closed> {
         while let Some((kind, plaintext)) = self.records.read(&mut input).map_err(Closed::by_us)? {
-            self.session.heartbeat.hear(now);
+            self.session.heartbeat.hear(now.mono);
             match kind {
                 RecordKind::Data => {
                     self.confirmed = true;
                     let untaken = self.session.read_frames(now, plaintext, events).map_err(Closed::by_us)?;
                     if !untaken.is_empty() {
                         let (frames, bytes) = (untaken.to_vec(), input.to_vec());
-                        self.pause = Some(Pause { frames, bytes, since: now, retry: now + RETRY });
+                        self.pause = Some(Pause { frames, bytes, since: now.mono, retry: now.mono + RETRY });
                         events.push_back(ConnectionEvent::Waits(true));
                         return Ok(());
                     }
@@ -199,34 +199,31 @@ impl Open {
         Ok(())
     }
 
-    pub(super) fn handle_timeout(
-        &mut self,
-        now: Timestamp,
-        rng: &mut SecretRng,
-        events: &mut Events,
-    ) -> Result<(), Closed> {
-        if let Some(mut pause) = self.pause.take_if(|pause| pause.retry <= now) {
+    pub(super) fn handle_timeout(&mut self, now: Now, rng: &mut SecretRng, events: &mut Events) -> Result<(), Closed> {
+        if let Some(mut pause) = self.pause.take_if(|pause| pause.retry <= now.mono) {
             let untaken = self.session.read_frames(now, &pause.frames, events).map_err(Closed::by_us)?.len();
             if untaken == 0 {
                 events.push_back(ConnectionEvent::Waits(false));
                 self.read(now, &pause.bytes, events)?;
-            } else if now.since(pause.since) >= self.session.config.budget_patience {
+            } else if now.mono.since(pause.since) >= self.session.config.budget_patience {
                 return Err(Closed::by_us(CloseReason::OverBudget));
             } else {
                 if untaken < pause.frames.len() {
-                    pause.since = now;
+                    pause.since = now.mono;
                 }
                 pause.frames.drain(..pause.frames.len() - untaken);
-                self.pause = Some(Pause { retry: now + RETRY, ..pause });
+                self.pause = Some(Pause { retry: now.mono + RETRY, ..pause });
             }
         }
         if !self.wants_bytes() {
-            self.pace.restart(now);
-        } else if self.pace.is_too_slow(now) {
+            self.pace.restart(now.mono);
+        } else if self.pace.is_too_slow(now.mono) {
             return Err(Closed::by_us(CloseReason::TooSlow));
         }
-        self.session.heartbeat.handle_timeout(now, || rng.next_u64()).map_err(Closed::by_us)?;
-        while let Some(id) = self.session.requests.end_due(now) {
+        // Deadlines are seldom, or the connection is quiet.
+        self.session.mux.rest();
+        self.session.heartbeat.handle_timeout(now.mono, || rng.next_u64()).map_err(Closed::by_us)?;
+        while let Some(id) = self.session.requests.end_due(now.mono) {
             events.push_back(ConnectionEvent::Response { id, result: Err(RequestError::Timeout) });
         }
         self.session.mux.forget_all_abandoned(&self.session.requests);
@@ -239,7 +236,12 @@ impl Open {
         match command {
             ConnectionCommand::Account(account) => session.reassembler.charge_to(account),
             ConnectionCommand::Shed { bytes } => session.shed(bytes, events),
-            ConnectionCommand::Listen(listens) => self.deaf = !listens,
+            ConnectionCommand::Listen(listens) => {
+                // While it was not read, nobody could go on.
+                if core::mem::replace(&mut self.deaf, !listens) {
+                    self.pace.restart(now);
+                }
+            }
             ConnectionCommand::Notify(outbound) => session.send(Envelope::Notification, outbound),
             ConnectionCommand::Respond { id, outbound } => session.send(Envelope::Response(id), outbound),
             ConnectionCommand::Request { id, outbound, .. } if !session.config.allows(&outbound.message) => {
@@ -258,7 +260,7 @@ impl Open {
 
     /// Appends the first record of IK, once: short, so that a responder has to hold little to check it, and with nothing in
     /// it that depends on who the other side is, so that a responder need not wait for that.
-    pub(super) fn greet(&mut self, now: Timestamp, out: &mut Vec<u8>) -> Result<(), Closed> {
+    pub(super) fn greet(&mut self, now: Now, out: &mut Vec<u8>) -> Result<(), Closed> {
         if core::mem::take(&mut self.greets) {
             let Self { records, session, .. } = self;
             records.write(out, RecordKind::Data, |out, _| session.fill_control(now, out)).map_err(Closed::by_us)?;
@@ -283,7 +285,7 @@ impl Open {
     /// them.
     pub(super) fn poll_record(
         &mut self,
-        now: Timestamp,
+        now: Now,
         out: &mut Vec<u8>,
         class: Class,
         limit: usize,
@@ -303,7 +305,7 @@ impl Open {
     }
 
     /// Appends records to `out` until nothing can be sent or `limit` bytes are there.
-    pub(super) fn poll_transmit(&mut self, now: Timestamp, out: &mut Vec<u8>, limit: usize) -> Result<(), Closed> {
+    pub(super) fn poll_transmit(&mut self, now: Now, out: &mut Vec<u8>, limit: usize) -> Result<(), Closed> {
         let start = out.len();
         self.greet(now, out)?;
         loop {
@@ -360,28 +362,23 @@ impl Session {
     }
 
     /// Appends what is due of class `Control`: a few hundred bytes at most.
-    fn fill_control(&mut self, now: Timestamp, out: &mut Vec<u8>) {
+    fn fill_control(&mut self, now: Now, out: &mut Vec<u8>) {
         fn put(out: &mut Vec<u8>, command: Command, head: &impl Serialize) {
             encode_frame(&Message::new(command, payload::to_bytes(head)), Envelope::Notification, out);
         }
         while let Some(grant) = self.receive_credit.next_grant() {
             put(out, commands::CREDIT, &grant);
         }
-        if let Some(beat) = self.heartbeat.take_pong() {
+        if let Some(beat) = self.heartbeat.take_pong(now.wall) {
             put(out, commands::PONG, &beat);
         }
-        if let Some(beat) = self.heartbeat.take_ping(now) {
+        if let Some(beat) = self.heartbeat.take_ping(now.mono) {
             put(out, commands::PING, &beat);
         }
     }
 
     /// Takes the frames of a record; those that the budget refused are left over.
-    fn read_frames<'a>(
-        &mut self,
-        now: Timestamp,
-        plaintext: &'a [u8],
-        events: &mut Events,
-    ) -> Result<&'a [u8], CloseReason> {
+    fn read_frames<'a>(&mut self, now: Now, plaintext: &'a [u8], events: &mut Events) -> Result<&'a [u8], CloseReason> {
         let mut reader = FrameReader::new(plaintext);
         loop {
             let rest = reader.rest();
@@ -425,7 +422,7 @@ impl Session {
 
     /// A message of class `Control`: the transport's own, or of a later version of it. It needs no budget, so that credit
     /// moves even when memory is short.
-    fn control(&mut self, now: Timestamp, frame: Frame<'_>, events: &mut Events) -> Result<(), CloseReason> {
+    fn control(&mut self, now: Now, frame: Frame<'_>, events: &mut Events) -> Result<(), CloseReason> {
         let Frame::Whole { command, envelope, head, body } = frame else { return Err(CloseReason::BadFragment) };
         if frame.content_len() > self.config.limits.of(command) {
             return Err(CloseReason::MessageTooLong);
@@ -433,17 +430,17 @@ impl Session {
         let plain = envelope == Envelope::Notification && body.is_none();
         match command {
             commands::CREDIT if plain => return self.send_credit.earn(decode::<Grant>(head)?),
-            _ => self.rate.take(now)?,
+            _ => self.rate.take(now.mono)?,
         }
-        let (data, rtt) = match command {
+        let (data, stats) = match command {
             commands::PING if plain => (self.heartbeat.handle_ping(decode::<Beat>(head)?)?, None),
-            commands::PONG if plain => self.heartbeat.handle_pong(now, decode::<Beat>(head)?)?,
+            commands::PONG if plain => self.heartbeat.handle_pong(now, decode::<Answer>(head)?)?,
             _ => {
                 push(events, ConnectionEvent::Skipped { count: 1, class: Class::Control, bytes: 0 });
                 return Ok(());
             }
         };
-        events.extend(rtt.map(ConnectionEvent::Rtt));
+        events.extend(stats.map(ConnectionEvent::Stats));
         if !data.is_empty() {
             events.push_back(ConnectionEvent::Heartbeat(data));
         }

@@ -37,8 +37,8 @@ use core::{
     time::Duration,
 };
 use peerage_core::{
-    Action, CloseReason, Done, Doors, Fault, JobId, KeyedState, LinkId, LinkInfo, NetworkEvent, NoJob, NodeId, Now,
-    Outlet, Protocol, Seed, SeededRng, Timers, Timestamp, UnixMillis,
+    Action, CloseReason, Done, Doors, Fault, JobId, KeyedState, LinkId, LinkInfo, LinkStats, NetworkEvent, NoJob,
+    NodeId, Now, Outlet, Protocol, Seed, SeededRng, Timers, Timestamp, UnixMillis,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -60,8 +60,8 @@ pub struct Peer {
     pub info: LinkInfo,
     /// Since when.
     pub since: Timestamp,
-    /// Smoothed round-trip time, once measured.
-    pub rtt: Option<Duration>,
+    /// What heartbeats have shown, once one came back.
+    pub stats: Option<LinkStats>,
     link: LinkId,
     /// Connected because somebody wanted it just then: the first to go when there are enough.
     transient: bool,
@@ -221,7 +221,7 @@ impl PeerManager {
         self.remember_good(now, &info, purpose);
         self.links.insert(link, peer);
         let (since, wanted, heard) = (now.mono, now.mono, now.mono);
-        self.peers.insert(peer, Peer { info, since, rtt: None, link, transient, wanted, heard, useful: None });
+        self.peers.insert(peer, Peer { info, since, stats: None, link, transient, wanted, heard, useful: None });
         self.actions.push_back(Action::Link(Outlet::Admit(link)));
     }
 
@@ -467,10 +467,10 @@ impl Protocol for PeerManager {
             NetworkEvent::LinkUp { link, info } => self.link_up(now, link, info),
             NetworkEvent::LinkDown { link, .. } => self.forget_link(now, link, false),
             NetworkEvent::DialFailed { addr, closed, .. } => self.dial_failed(now, addr, closed),
-            NetworkEvent::PeerStats { peer, rtt } => {
+            NetworkEvent::PeerStats { peer, stats } => {
                 self.alive(now, &peer);
                 if let Some(peer) = self.peers.get_mut(&peer) {
-                    peer.rtt = Some(rtt);
+                    peer.stats = Some(stats);
                 }
             }
             NetworkEvent::Heartbeat { peer, .. } => self.alive(now, &peer),

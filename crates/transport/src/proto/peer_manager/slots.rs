@@ -62,7 +62,7 @@ impl PeerManager {
             link: peer.link,
             group: NetGroup::of(peer.info.remote, self.config.addresses),
             since: peer.since,
-            rtt: peer.rtt,
+            rtt: peer.stats.map(|stats| stats.minimum),
             useful: peer.useful,
         };
         let candidates = self.ordinary().filter(|peer| !peer.info.outbound).map(candidate).collect();

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use peerage_core::{Class, CloseReason, Message, PerClass, Timestamp};
+use peerage_core::{Class, CloseReason, Command, DropReason, Message, PerClass, Timestamp};
 use peerage_transport::proto::connection::{
-    commands::{Beat, CREDIT, Grant, PING, PONG},
+    commands::{Answer, Beat, CREDIT, Grant, PING, PONG},
     credit::{cost, window},
 };
 use peerage_wire::{
@@ -25,6 +25,8 @@ pub(super) struct Queued {
     pub(super) envelope: Envelope,
     /// Bytes of head and body on the wire, once something is.
     sent: Option<usize>,
+    /// A request whose time was over before anything of it was sent: forgotten when its turn comes.
+    dead: bool,
 }
 
 /// What the other side is due to find, in this order.
@@ -63,8 +65,6 @@ pub(super) struct Half {
     /// Names by the ids on the wire, of all that there ever were.
     pub(super) names: BTreeMap<u64, u64>,
     next_id: u64,
-    /// Bytes of requests that ended in their queue; the connection may still hold them.
-    pub(super) abandoned: usize,
     /// The next record may be the greeting of IK, which is not filled.
     greets: bool,
 }
@@ -82,13 +82,12 @@ impl Half {
             open: BTreeMap::new(),
             names: BTreeMap::new(),
             next_id: 0,
-            abandoned: 0,
             greets,
         }
     }
 
     pub(super) fn push(&mut self, message: Message, envelope: Envelope) {
-        self.queues[message.command.class()].push_back(Queued { message, envelope, sent: None });
+        self.queues[message.command.class()].push_back(Queued { message, envelope, sent: None, dead: false });
     }
 
     /// A request begins; ids count up.
@@ -103,30 +102,69 @@ impl Half {
     /// A request ends; what is not begun of it is never sent.
     pub(super) fn end(&mut self, name: u64) -> Asked {
         let asked = self.open.remove(&name).unwrap_or_else(|| panic!("request {name} ends twice"));
-        for queue in &mut self.queues.0 {
-            let gone = |queued: &Queued| queued.envelope == Envelope::Request(asked.id) && queued.sent.is_none();
-            self.abandoned +=
-                queue.iter().filter(|queued| gone(queued)).map(|queued| queued.message.len()).sum::<usize>();
-            queue.retain(|queued| !gone(queued));
+        for queued in self.queues.0.iter_mut().flatten() {
+            queued.dead |= queued.envelope == Envelope::Request(asked.id) && queued.sent.is_none();
         }
         asked
     }
 
-    /// Bytes that wait, and the number of their messages.
-    pub(super) fn waiting(&self) -> (usize, usize) {
-        let all = self.queues.0.iter().flatten();
-        (all.clone().map(|queued| queued.message.len()).sum(), all.count())
+    /// Bytes that wait, dead requests among them.
+    pub(super) fn waiting(&self) -> usize {
+        self.queues.0.iter().flatten().map(|queued| queued.message.len()).sum()
     }
 
-    /// The connection is over: nothing waits any more.
+    /// The side says that messages will never be sent.
+    pub(super) fn unsent(&mut self, command: Command, reason: DropReason, count: u64) {
+        let queue = &mut self.queues[command.class()];
+        let before = queue.len();
+        match reason {
+            // Nothing alive may stand before them.
+            DropReason::Superseded => {
+                for _ in 0..count {
+                    let dead =
+                        queue.iter().take_while(|queued| queued.dead).position(|it| it.message.command == command);
+                    queue.remove(dead.expect("its time was over and its turn came"));
+                }
+            }
+            DropReason::ConnectionLost => queue
+                .retain(|queued| matches!(queued.envelope, Envelope::Request(_)) || queued.message.command != command),
+            other => panic!("{count} of {command:?}: {other}"),
+        }
+        assert_eq!(before - queue.len(), count as usize, "{reason}: {command:?}");
+    }
+
+    /// What must go so that `bytes` are free: the lowest class first, of a class the newest, and nothing that is begun. How
+    /// many messages of which kind that are no requests, and the ids of requests that somebody waits for.
+    pub(super) fn shed(&mut self, bytes: usize) -> (BTreeMap<Command, u64>, Vec<u64>) {
+        let (mut messages, mut requests, mut freed) = (BTreeMap::new(), Vec::new(), 0);
+        for class in Class::ALL.into_iter().rev() {
+            while freed < bytes
+                && let Some(queued) = self.queues[class].pop_back_if(|queued| queued.sent.is_none())
+            {
+                freed += cost(queued.message.len());
+                match queued.envelope {
+                    Envelope::Request(id) if !queued.dead => requests.push(id),
+                    Envelope::Request(_) => {}
+                    Envelope::Notification | Envelope::Response(_) => {
+                        *messages.entry(queued.message.command).or_default() += 1;
+                    }
+                }
+            }
+        }
+        (messages, requests)
+    }
+
+    /// The connection is over: nothing waits any more, and of all but requests that was told.
     pub(super) fn forget(&mut self) {
+        let untold = self.queues.0.iter().flatten().find(|queued| !matches!(queued.envelope, Envelope::Request(_)));
+        assert!(untold.is_none(), "{:?} is lost without a word", untold.map(|queued| &queued.message));
         self.queues = PerClass::from_fn(|_| VecDeque::new());
     }
 
     /// The highest class of which something could be sent.
     fn first(&self, credit: &PerClass<isize>) -> Option<(Class, &Queued)> {
         self.queues.iter().find_map(|(class, queue)| {
-            let front = queue.front()?;
+            let front = queue.iter().find(|queued| !queued.dead)?;
             (front.sent.is_some() || cost(front.message.len()) as isize <= credit[class]).then_some((class, front))
         })
     }
@@ -202,7 +240,8 @@ impl Half {
         let Frame::Whole { command, head, .. } = frame else { panic!("control in pieces") };
         let due = match command {
             CREDIT => Due::Grant(payload::from_bytes(head, head.len()).expect("a grant")),
-            PING | PONG => Due::Beat(payload::from_bytes::<Beat>(head, head.len()).expect("a beat").data.into()),
+            PING => Due::Beat(payload::from_bytes::<Beat>(head, head.len()).expect("a ping").data.into()),
+            PONG => Due::Beat(payload::from_bytes::<Answer>(head, head.len()).expect("a pong").data.into()),
             other => panic!("{other:?}"),
         };
         self.due.push_back((end, due));
@@ -213,7 +252,10 @@ impl Half {
         if let Some((first, queued)) = self.first(&self.sure) {
             assert!(first >= class, "{:?} waits behind {class:?}", queued.message);
         }
-        let Some(queued) = self.queues[class].front_mut() else { panic!("{frame:?} out of nothing") };
+        let Some(at) = self.queues[class].iter().position(|queued| !queued.dead) else {
+            panic!("{frame:?} out of nothing")
+        };
+        let queued = &mut self.queues[class][at];
         let (message, sent) = (&queued.message, queued.sent);
         let all: Vec<u8> = [&message.head[..], message.body.as_deref().unwrap_or_default()].concat();
         let (body_len, whole) = (message.body.as_ref().map(Bytes::len), frame_len(message, queued.envelope));
@@ -244,7 +286,7 @@ impl Half {
         }
         let done = sent.unwrap_or(0) + piece;
         if done == all.len() {
-            let Queued { message, envelope, .. } = self.queues[class].pop_front().expect("the front is there");
+            let Queued { message, envelope, .. } = self.queues[class].remove(at).expect("it is there");
             self.due.push_back((end, Due::Message(message, envelope)));
         } else {
             queued.sent = Some(done);

@@ -93,7 +93,10 @@ fn tell(seed: u64) {
             }
             10 => {
                 let keep = bench.order(PeerCommand::Want(Want::Keep { peer: id(number) }));
-                bench.manager.handle_network(bench.now, NetworkEvent::PeerStats { peer: id(number), rtt: TICK });
+                bench.manager.handle_network(
+                    bench.now,
+                    NetworkEvent::PeerStats { peer: id(number), stats: LinkStats::first(TICK, 0) },
+                );
                 keep
             }
             _ => {

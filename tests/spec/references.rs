@@ -53,6 +53,7 @@ fn defines(text: &str, function: &str) -> bool {
         above.into_iter().any(|line| line.starts_with("#[test]") || line.starts_with("#[tokio::test"))
     };
     lines.iter().enumerate().any(|(at, line)| {
+        let line = line.strip_prefix("pub(crate) ").unwrap_or(line);
         let line = line.strip_prefix("async ").unwrap_or(line);
         line.starts_with(&wanted) && is_test(at)
     })

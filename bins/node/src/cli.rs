@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 mod operate;
 
-use crate::config::{Layer, ListLine, LogFormat, LogLayer, Seed, Trusted};
+use crate::config::{Layer, ListLine, LogFormat, LogLayer, Security, Seed, TlsLayer, Trusted};
 pub use operate::{
     BanArgs, LimitsCommand, ListCommand, NodeArgs, OperateCommand, PeerArgs, ReserveArgs, RuleArgs, SetLimitsArgs,
     SubjectArgs,
@@ -61,6 +61,12 @@ pub enum ClientCommand {
     /// Make and show key files.
     #[command(subcommand)]
     Key(KeyCommand),
+    /// A consortium's certificate authority, for `security = "mtls"`.
+    #[command(subcommand)]
+    Ca(CaCommand),
+    /// The certificates of a running node.
+    #[command(subcommand)]
+    Tls(TlsCommand),
 }
 
 /// Arguments of `init`.
@@ -136,6 +142,21 @@ pub struct SettingArgs {
     /// Whether acknowledged transactions survive a crash of this node.
     #[arg(long, value_name = "BOOL", action = ArgAction::Set)]
     pub outbox: Option<bool>,
+    /// What secures connections.
+    #[arg(long, value_name = "PROTOCOL")]
+    pub security: Option<Security>,
+    /// For mtls: the certificates of the authorities.
+    #[arg(long, value_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
+    /// For mtls: the certificate of this node.
+    #[arg(long, value_name = "FILE")]
+    pub tls_certificate: Option<PathBuf>,
+    /// For mtls: its secret key.
+    #[arg(long, value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// For mtls: which certificates were revoked.
+    #[arg(long, value_name = "FILE")]
+    pub tls_crl: Option<PathBuf>,
     /// What to log, e.g. "info,peerage_gossip=debug".
     #[arg(long = "log", value_name = "FILTER")]
     pub log_filter: Option<String>,
@@ -165,6 +186,8 @@ impl From<SettingArgs> for Layer {
             egress_limit: args.egress_limit,
             ingress_limit: args.ingress_limit,
             outbox: args.outbox,
+            security: args.security,
+            tls: TlsLayer { ca: args.tls_ca, certificate: args.tls_certificate, key: args.tls_key, crl: args.tls_crl },
             log: LogLayer { filter: args.log_filter, format: args.log_format },
         }
     }
@@ -210,6 +233,9 @@ pub struct DevnetArgs {
     /// Where the nodes' directories are made; a temporary directory if not given.
     #[arg(long, value_name = "PATH")]
     pub dir: Option<PathBuf>,
+    /// What secures connections; for mtls a certificate authority is made, and a certificate for each node.
+    #[arg(long, value_name = "PROTOCOL", default_value = "noise")]
+    pub security: Security,
     /// Print the result as JSON.
     #[arg(long)]
     pub json: bool,
@@ -326,6 +352,65 @@ pub enum KeyCommand {
     },
 }
 
+/// Operations of `ca`.
+#[derive(Debug, Subcommand)]
+pub enum CaCommand {
+    /// Make a certificate authority: its key, its certificate, and a list that revokes nothing yet.
+    Init {
+        /// Its directory; created if need be. Nothing in there is overwritten.
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// What it is called.
+        #[arg(long, value_name = "NAME", default_value = "consortium")]
+        name: String,
+    },
+    /// Issue a certificate to a node, with a key of its own for TLS.
+    Issue {
+        /// The directory of the authority.
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// The node: its id, 64 hexadecimal digits, as `peerage key show` prints it.
+        #[arg(long = "node", value_name = "NODEID")]
+        node: NodeId,
+        /// Where to write what the node needs: ca.pem, crl.pem, certificate.pem and tls.key. Of these only ca.pem and crl.pem
+        /// are overwritten.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// For how many days it is valid.
+        #[arg(long, value_name = "N", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=36_500))]
+        days: u32,
+    },
+    /// Revoke all certificates of nodes, and write the list of revocations anew. With no node the list is only renewed.
+    Revoke {
+        /// The directory of the authority.
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// A node; may be given many times.
+        #[arg(long = "node", value_name = "NODEID")]
+        nodes: Vec<NodeId>,
+    },
+    /// What was issued, to whom, and what was revoked.
+    Show {
+        /// The directory of the authority.
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Operations of `tls`.
+#[derive(Debug, Subcommand)]
+pub enum TlsCommand {
+    /// Read certificates and revocations again now, in place of within ten seconds, and say what came of it.
+    Reload {
+        /// The data directory of the node.
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+    },
+}
+
 /// What a key is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Kind {
@@ -406,7 +491,7 @@ mod tests {
         let id = "ab".repeat(32);
         let mut settings = 0;
         for (table, keys) in SCHEMA {
-            for key in keys.iter().filter(|key| **key != "log") {
+            for key in keys.iter().filter(|key| !["log", "tls"].contains(key)) {
                 let (flag, value) = match *key {
                     "listen" | "advertise" => (*key, "1.2.3.4:5".to_owned()),
                     "seeds" => ("seed", format!("{id}@a:1")),
@@ -416,6 +501,11 @@ mod tests {
                     "outbox" => (*key, "false".to_owned()),
                     "filter" => ("log", "debug".to_owned()),
                     "format" => ("log-format", "json".to_owned()),
+                    "security" => (*key, "mtls".to_owned()),
+                    "ca" => ("tls-ca", "a.pem".to_owned()),
+                    "certificate" => ("tls-certificate", "b.pem".to_owned()),
+                    "key" => ("tls-key", "c.pem".to_owned()),
+                    "crl" => ("tls-crl", "d.pem".to_owned()),
                     _ => (*key, "40000000".to_owned()),
                 };
                 let line = format!("peerage run --dir d --{} {value}", flag.replace('_', "-"));

@@ -5,7 +5,10 @@
 
 use core::{fmt, net::SocketAddr, num::NonZeroU64, str::FromStr};
 use peerage_core::{Budget, NodeId};
-use peerage_transport::{driver::Bandwidth, proto::peer_manager::Rule};
+use peerage_transport::{
+    driver::{Bandwidth, tls::TlsFiles},
+    proto::peer_manager::Rule,
+};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -16,6 +19,9 @@ use thiserror::Error;
 use crate::toml_file::{Schema, TomlError, TomlFile, nearest};
 use environment::{list, value};
 pub use lists::{ListLine, Trusted};
+use logs::DEFAULT_FILTER;
+pub use logs::{LogConfig, LogFormat, LogLayer};
+pub use security::{Security, TlsLayer};
 
 /// Port on which a node listens if nothing else is said. Our guess: not assigned by IANA, above the privileged ones.
 pub const DEFAULT_PORT: u16 = 4477;
@@ -32,8 +38,6 @@ const LEAST_BUDGET_BYTES: usize = 32 << 20;
 /// Less than so many bytes a second, in either direction, does not keep the connections of [`DEFAULT_MAX_PEERS`] alive: a message
 /// that was begun must go on at 1 KiB/s (parameters, 1.3).
 pub const LEAST_LIMIT: u64 = 64 << 10;
-/// What is logged if nothing else is said.
-const DEFAULT_FILTER: &str = "info";
 
 /// The keys of `config.toml`.
 pub const SCHEMA: Schema = &[
@@ -54,9 +58,12 @@ pub const SCHEMA: Schema = &[
             "egress_limit",
             "ingress_limit",
             "outbox",
+            "security",
+            "tls",
             "log",
         ],
     ),
+    ("tls", &["ca", "certificate", "key", "crl"]),
     ("log", &["filter", "format"]),
 ];
 
@@ -76,6 +83,11 @@ pub(crate) const VARIABLES: &[&str] = &[
     "PEERAGE_EGRESS_LIMIT",
     "PEERAGE_INGRESS_LIMIT",
     "PEERAGE_OUTBOX",
+    "PEERAGE_SECURITY",
+    "PEERAGE_TLS_CA",
+    "PEERAGE_TLS_CERTIFICATE",
+    "PEERAGE_TLS_KEY",
+    "PEERAGE_TLS_CRL",
     "PEERAGE_LOG_FILTER",
     "PEERAGE_LOG_FORMAT",
 ];
@@ -221,54 +233,6 @@ impl From<Seed> for String {
     }
 }
 
-/// How log lines look.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Text,
-    /// One JSON object a line, for machines.
-    Json,
-}
-
-impl FromStr for LogFormat {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "text" => Ok(Self::Text),
-            "json" => Ok(Self::Json),
-            _ => Err("`text` or `json` is expected"),
-        }
-    }
-}
-
-/// What is logged, and how.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogConfig {
-    filter: String,
-    format: LogFormat,
-}
-
-impl Default for LogConfig {
-    fn default() -> Self {
-        Self { filter: DEFAULT_FILTER.to_owned(), format: LogFormat::default() }
-    }
-}
-
-impl LogConfig {
-    /// Directives as `tracing-subscriber` reads them, e.g. `info,peerage_gossip=debug`; they parse.
-    pub fn filter(&self) -> &str {
-        &self.filter
-    }
-
-    /// How lines look.
-    pub const fn format(&self) -> LogFormat {
-        self.format
-    }
-}
-
 /// One layer of settings: what a file, the environment or the flags say, the rest unsaid.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -301,19 +265,14 @@ pub struct Layer {
     pub ingress_limit: Option<u64>,
     /// See [`NodeConfig::outbox`].
     pub outbox: Option<bool>,
+    /// See [`NodeConfig::tls`].
+    pub security: Option<Security>,
+    /// See [`NodeConfig::tls`].
+    #[serde(default)]
+    pub tls: TlsLayer,
     /// See [`NodeConfig::log`].
     #[serde(default)]
     pub log: LogLayer,
-}
-
-/// The part of a [`Layer`] about logs.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LogLayer {
-    /// See [`LogConfig::filter`].
-    pub filter: Option<String>,
-    /// See [`LogConfig::format`].
-    pub format: Option<LogFormat>,
 }
 
 /// The configuration of a node. It makes sense as a whole: there is no other way to get one.
@@ -333,6 +292,7 @@ pub struct NodeConfig {
     budget_bytes: usize,
     bandwidth: Bandwidth,
     outbox: bool,
+    tls: Option<TlsFiles>,
     log: LogConfig,
 }
 
@@ -378,6 +338,17 @@ impl NodeConfig {
         macro_rules! pick {
             ($($field:ident).+) => { flags.$($field).+.clone().or(environment.$($field).+).or(written.$($field).+) };
         }
+        let tls = TlsLayer {
+            ca: pick!(tls.ca),
+            certificate: pick!(tls.certificate),
+            key: pick!(tls.key),
+            crl: pick!(tls.crl),
+        };
+        let tls = match pick!(security).unwrap_or_default() {
+            Security::Noise => Ok(None),
+            Security::Mtls => tls.files(data_dir).map(Some),
+        };
+        let missing = tls.as_ref().err().copied();
         let any = SocketAddr::from(([0, 0, 0, 0], DEFAULT_PORT));
         let config = Self {
             data_dir: data_dir.to_owned(),
@@ -397,6 +368,7 @@ impl NodeConfig {
                 ingress: pick!(ingress_limit).and_then(NonZeroU64::new),
             },
             outbox: pick!(outbox).unwrap_or(true),
+            tls: tls.unwrap_or_default(),
             log: LogConfig {
                 filter: pick!(log.filter).unwrap_or_else(|| DEFAULT_FILTER.to_owned()),
                 format: pick!(log.format).unwrap_or_default(),
@@ -404,6 +376,9 @@ impl NodeConfig {
         };
         if config.advertise.is_some_and(|addr| addr.ip().is_unspecified() || addr.port() == 0) {
             return invalid("advertise", "others cannot dial this: give the address at which they reach the node");
+        }
+        if let Some(setting) = missing {
+            return invalid(setting, "`security = \"mtls\"` needs it; `peerage ca` makes it");
         }
         if config.max_peers == 0 || config.max_peers > MOST_PEERS {
             return invalid("max_peers", &format!("1 to {MOST_PEERS} are possible"));
@@ -507,6 +482,11 @@ impl NodeConfig {
         self.outbox
     }
 
+    /// The certificates, if `security` is `mtls`. Default: `noise`, which needs none.
+    pub const fn tls(&self) -> Option<&TlsFiles> {
+        self.tls.as_ref()
+    }
+
     /// What is logged, and how.
     pub const fn log(&self) -> &LogConfig {
         &self.log
@@ -584,6 +564,13 @@ pub(crate) fn layer_of(environment: impl IntoIterator<Item = (String, String)>) 
         egress_limit: value(take("PEERAGE_EGRESS_LIMIT"))?,
         ingress_limit: value(take("PEERAGE_INGRESS_LIMIT"))?,
         outbox: value(take("PEERAGE_OUTBOX"))?,
+        security: value(take("PEERAGE_SECURITY"))?,
+        tls: TlsLayer {
+            ca: value(take("PEERAGE_TLS_CA"))?,
+            certificate: value(take("PEERAGE_TLS_CERTIFICATE"))?,
+            key: value(take("PEERAGE_TLS_KEY"))?,
+            crl: value(take("PEERAGE_TLS_CRL"))?,
+        },
         log: LogLayer { filter: take("PEERAGE_LOG_FILTER").1, format: value(take("PEERAGE_LOG_FORMAT"))? },
     })
 }
@@ -593,5 +580,7 @@ pub const TEMPLATE: &str = include_str!("config_template.toml");
 
 mod environment;
 mod lists;
+mod logs;
+mod security;
 #[cfg(test)]
 mod tests;

@@ -191,6 +191,20 @@ fn without_a_time_it_runs_until_it_is_interrupted_and_then_ends_in_order() {
 }
 
 #[test]
+fn a_devnet_over_mutual_tls_ends_as_one_over_noise() {
+    let _alone = alone();
+    let Finished { status, stdout } =
+        Running::peerage(&["devnet", "--security", "mtls", "--nodes", "3", "--rate", "20", "--for", "2s", "--json"])
+            .finish();
+    assert!(status.success(), "{status}: {stdout}");
+    let last = stdout.lines().last().expect("a last line");
+    let line: serde_json::Value = serde_json::from_str(last).expect("the last line is JSON");
+    assert_eq!((line["nodes"].as_u64(), line["peers_min"].as_u64()), (Some(3), Some(2)), "{stdout}");
+    assert_eq!((line["heads_equal"].as_bool(), line["state_roots_equal"].as_bool()), (Some(true), Some(true)));
+    assert!(line["committed"].as_u64() > Some(0) && line["committed"] == line["submitted"], "{stdout}");
+}
+
+#[test]
 fn nodes_do_not_outlive_a_devnet_that_is_killed() {
     let _alone = alone();
     let parent = tempfile::tempdir().expect("a temporary directory");

@@ -130,6 +130,18 @@ reasons! {
         TooSlow = 36, "too_slow";
         /// The operator's lists keep the peer out.
         Denied = 37, "denied";
+        /// The other side speaks the other security protocol: Noise where TLS was expected, or TLS where Noise was.
+        OtherSecurity = 38, "other_security";
+        /// A certificate that makes its holder no member: its form, its uses, its name, or the identity behind it.
+        BadCertificate = 39, "bad_certificate";
+        /// A certificate that no authority of the consortium has signed.
+        UnknownAuthority = 40, "unknown_authority";
+        /// No certificate was shown.
+        NoCertificate = 41, "no_certificate";
+        /// The certificate was revoked by its authority.
+        CertificateRevoked = 42, "certificate_revoked";
+        /// The certificate is not valid any more, or not yet.
+        CertificateExpired = 43, "certificate_expired";
         /// Memory for incomplete messages is exhausted, and the peer held more of it than any other.
         Hoarding = 44, "hoarding";
     }

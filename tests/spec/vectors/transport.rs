@@ -6,7 +6,7 @@ use peerage_core::{
 };
 use peerage_transport::proto::{
     connection::{
-        ConnectionConfig, REKEY_EVERY, SecureConnection,
+        ConnectionConfig, REKEY_EVERY, SecureConnection, Session,
         commands::{Answer, Beat, CREDIT, Grant, PING, PONG},
     },
     noise::{
@@ -321,10 +321,46 @@ fn messages() -> Vector {
         .hex("CREDIT, gossip, 1048576 bytes", frame(CREDIT, grant))
 }
 
+/// The proofs of both sides above TLS.
+fn handshake_of_tls() -> Vector {
+    let ((a, _), (b, _)) = (config(1, "initiator static"), config(2, "responder static"));
+    let certificates = [[0xa1; 32], [0xb2; 32]];
+    let exporter: [u8; 32] = core::array::from_fn(|i| i as u8);
+    let side = |own: usize, config: &Arc<ConnectionConfig>, dialled| {
+        let session = Session {
+            exporter,
+            own_certificate: certificates[own],
+            remote_certificate: certificates[1 - own],
+            certified: id(2 - own as u8),
+        };
+        let (remote, dice) = (([127, 0, 0, 1], 7000).into(), dice("initiator").0);
+        SecureConnection::certified(Arc::clone(config), remote, session, dialled, now(), dice)
+    };
+    let (mut initiator, mut responder) = (side(0, &a, Some(Some(id(2)))), side(1, &b, None));
+    let mut flight = transmit(&mut initiator);
+    responder.handle_bytes(now(), &flight);
+    let mut answer = transmit(&mut responder);
+    initiator.handle_bytes(now(), &answer);
+    assert!(matches!(initiator.poll_event(), Some(ConnectionEvent::Established(_))), "both understand it");
+    let [preamble, first] = &clear(&mut flight, 2)[..] else { panic!("two records") };
+    let second = clear(&mut answer, 1).remove(0);
+    let mut vector = Vector::new("handshake-tls").hex("exporter", exporter).hex("record PREAMBLE", preamble);
+    for (own, (name, record)) in [("initiator", first), ("responder", &second)].into_iter().enumerate() {
+        let signed = signed("peerage-tls-v1", &[&[own as u8], &exporter, &certificates[own]]);
+        let payload = &record[RECORD_HEADER..];
+        assert_eq!(payload[34..98], keypair(own as u8 + 1).sign(&signed), "the signature is over these bytes");
+        vector = vector.hex(&format!("signed by the {name}"), &signed).hex(&format!("record of the {name}"), record);
+    }
+    vector
+}
+
 #[test]
 fn the_vectors_of_transport_are_what_the_code_writes() {
     let [keys, transcript, sealed] = handshake();
     let same = DhKeypair::generate(&mut dice("initiator static").0);
     assert_eq!(same.public(), config(1, "initiator static").0.static_key.public(), "a key is the first 32 bytes drawn");
-    hold("transport", &[keys, transcript, sealed, handshake_of_ik(), handshake_after_retry(), messages()]);
+    hold(
+        "transport",
+        &[keys, transcript, sealed, handshake_of_ik(), handshake_after_retry(), messages(), handshake_of_tls()],
+    );
 }

@@ -15,8 +15,8 @@ use crate::{
 /// [`DevnetError`]: the devnet did not come up. What is wrong with one that did is in the output.
 pub async fn execute(args: DevnetArgs, out: &mut impl Write) -> Result<bool, DevnetError> {
     let executable = std::env::current_exe().map_err(DevnetError::io("find", "the executable of this process"))?;
-    let options =
-        Options { executable, nodes: args.nodes.into(), rate: args.rate, duration: args.duration, dir: args.dir };
+    let (nodes, security) = (args.nodes.into(), args.security);
+    let options = Options { executable, nodes, rate: args.rate, duration: args.duration, dir: args.dir, security };
     let summary = devnet::run(options, out).await?;
     if args.json {
         // A reader that went away does not change the result.

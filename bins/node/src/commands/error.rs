@@ -2,11 +2,12 @@
 
 use core::time::Duration;
 use peerage_chain::proto::{id::TxId, transaction::TransactionError};
-use peerage_transport::key_file::KeyFileError;
+use peerage_transport::{driver::tls::TlsError, key_file::KeyFileError};
 use std::{io, path::PathBuf, process::ExitCode};
 use thiserror::Error;
 
 use crate::{
+    ca::CaError,
     config::ConfigError,
     control::{BindError, ClientError, DropCause, Inclusion, LineError, Outcome},
     data_dir::DataDirError,
@@ -49,6 +50,9 @@ pub enum CliError {
     /// A key file.
     #[error(transparent)]
     KeyFile(#[from] KeyFileError),
+    /// A certificate authority.
+    #[error(transparent)]
+    Ca(#[from] CaError),
     /// The running node.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -133,6 +137,8 @@ impl CliError {
                 BindError::Io { reason, .. } => of_io(reason),
             },
             Self::KeyFile(error) | Self::Run(RunError::Key(error)) => of_key(error),
+            Self::Ca(error) => of_ca(error),
+            Self::Run(RunError::Tls(error)) => of_tls(error),
             Self::Run(RunError::Listen { reason, .. } | RunError::Threads(reason)) => of_io(reason),
             Self::Run(RunError::Peers(PeerFileError::Io { reason, .. })) => of_io(reason),
             Self::Run(RunError::Peers(PeerFileError::Later { .. })) => IO, // as a store of a later version
@@ -175,6 +181,25 @@ fn of_key(error: &KeyFileError) -> u8 {
         KeyFileError::TooOpen { .. } => PERMISSION,
         KeyFileError::Exists(_) => USAGE,
         _ => CONFIG,
+    }
+}
+
+fn of_tls(error: &TlsError) -> u8 {
+    match error {
+        TlsError::Io { reason, .. } => of_io(reason),
+        TlsError::TooOpen { .. } => PERMISSION,
+        _ => CONFIG,
+    }
+}
+
+fn of_ca(error: &CaError) -> u8 {
+    match error {
+        CaError::Io { reason, .. } => of_io(reason),
+        CaError::DataDir(error) => of_data_dir(error),
+        CaError::TooOpen { .. } => PERMISSION,
+        CaError::Exists(_) | CaError::Unknown { .. } | CaError::Name => USAGE,
+        CaError::Damaged(_) => CONFIG,
+        CaError::Sign(_) => RUNTIME,
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the commands do that need no node in this process.
 
 mod bandwidth;
+mod ca;
 pub mod devnet;
 mod error;
 mod get;
@@ -12,6 +13,7 @@ pub mod run;
 mod status;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod tx;
 pub mod verify;
 mod why;
@@ -37,6 +39,8 @@ pub async fn execute(command: ClientCommand, out: &mut impl Write) -> Result<(),
         ClientCommand::Tx(command) => tx::execute(command, out).await,
         ClientCommand::Get(args) => get::execute(&args, out).await,
         ClientCommand::Key(command) => key::execute(&command, out),
+        ClientCommand::Ca(command) => ca::execute(&command, out),
+        ClientCommand::Tls(command) => tls::execute(&command, out).await,
     }
 }
 

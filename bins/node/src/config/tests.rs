@@ -135,7 +135,8 @@ fn the_template_is_valid_as_it_is_and_its_comments_state_the_defaults() {
     assert_ne!(uncommented, TEMPLATE);
     assert_eq!(resolve(&uncommented, &[], Layer::default()).expect("valid"), untouched);
     for (table, keys) in SCHEMA {
-        let lacking = keys.iter().find(|key| !TEMPLATE.contains(&format!("# {key} = ")) && **key != "log");
+        let lacking =
+            keys.iter().find(|key| !TEMPLATE.contains(&format!("# {key} = ")) && !["tls", "log"].contains(key));
         assert_eq!(lacking, None, "in table `{table}`");
     }
 }
@@ -145,14 +146,17 @@ fn the_schema_names_exactly_what_a_layer_holds() {
     let text = format!(
         "listen = \"1.1.1.1:1\"\nadvertise = \"1.1.1.1:1\"\nseeds = [\"{ID}@a:1\"]\ntarget_peers = 1\nmax_peers = 1\n\
          reserved = []\ntrusted = []\nallow = []\ndeny = []\noutbound_per_group = 1\n\
-         budget_bytes = 1\negress_limit = 1\ningress_limit = 1\noutbox = false\n[log]\nfilter = \"info\"\nformat = \"text\"\n"
+         budget_bytes = 1\negress_limit = 1\ningress_limit = 1\noutbox = false\nsecurity = \"noise\"\n\
+         [tls]\nca = \"a\"\ncertificate = \"b\"\nkey = \"c\"\ncrl = \"d\"\n[log]\nfilter = \"info\"\nformat = \"text\"\n"
     );
     let layer = file(&text).expect("every key of the schema is a field").value;
     let written = toml::Table::try_from(&layer).expect("a layer is a table");
     let fields = |table: &toml::Table| table.keys().cloned().collect::<std::collections::BTreeSet<_>>();
     let known = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect::<std::collections::BTreeSet<_>>();
     assert_eq!(fields(&written), known(SCHEMA[0].1));
-    assert_eq!(fields(written["log"].as_table().expect("a table")), known(SCHEMA[1].1));
+    for (table, keys) in &SCHEMA[1..] {
+        assert_eq!(fields(written[*table].as_table().expect("a table")), known(keys));
+    }
 }
 
 #[test]
@@ -182,4 +186,25 @@ fn whom_the_operator_names_is_read_from_file_and_environment_and_checked() {
     assert!(trusted.starts_with("/d/config.toml:1: "), "{trusted}");
     let group = error("outbound_per_group = 0\n", &[]);
     assert!(group.starts_with("outbound_per_group, from /d/config.toml:1: "), "{group}");
+}
+
+#[test]
+fn mutual_tls_needs_its_files_which_stand_in_the_data_directory_unless_said_otherwise() {
+    let config = resolve("", &[], Layer::default()).expect("valid");
+    assert_eq!(config.tls(), None);
+    let text = "security = \"mtls\"\n[tls]\nca = \"ca.pem\"\ncertificate = \"/etc/own.pem\"\n";
+    let missing = error(text, &[]);
+    assert!(missing.starts_with("tls.key, from the default: ") && missing.contains("peerage ca"), "{missing}");
+    let config = resolve(text, &[("PEERAGE_TLS_KEY", "own.key")], Layer::default()).expect("valid");
+    let files = config.tls().expect("certificates");
+    assert_eq!(files.ca, Path::new("/d/ca.pem"));
+    assert_eq!(
+        (files.certificate.as_path(), files.key.as_path()),
+        (Path::new("/etc/own.pem"), Path::new("/d/own.key"))
+    );
+    assert_eq!(files.crl, None);
+    let noise = Layer { security: Some(Security::Noise), ..Layer::default() };
+    assert_eq!(resolve(text, &[], noise).expect("valid").tls(), None, "a flag wins");
+    let unknown = error("security = \"ssl\"\n", &[]);
+    assert!(unknown.starts_with("/d/config.toml:1: "), "{unknown}");
 }

@@ -105,6 +105,8 @@ pub enum Request {
         #[serde(with = "hex::text")]
         pubkey: Account,
     },
+    /// Read the certificates again: [`Response::Reloaded`].
+    ReloadTls,
     /// Stop: [`Response::Stopping`].
     Shutdown,
     /// Send [`Event`]s from now on: [`Response::Watching`]. Nothing else can be asked on this connection any more.
@@ -143,6 +145,11 @@ pub enum Response {
     TxStatus(TxState),
     /// To [`Request::Account`].
     Account(AccountState),
+    /// To [`Request::ReloadTls`].
+    Reloaded {
+        /// Connections that end because their certificates count no more.
+        ended: usize,
+    },
     /// To [`Request::Shutdown`].
     Stopping,
     /// To [`Request::Watch`]; events follow.
@@ -330,6 +337,8 @@ pub enum ErrorCode {
     TooLong,
     /// The transaction is invalid or cannot be taken now: its signer's.
     TxRejected,
+    /// Files of the node's are of no use: its operator's.
+    Unusable,
     /// Too much is going on: nobody's, try again later.
     Busy,
     /// The node is stopping: nobody's.
@@ -347,6 +356,7 @@ impl ErrorCode {
             Self::BadRequest => "bad_request",
             Self::TooLong => "too_long",
             Self::TxRejected => "tx_rejected",
+            Self::Unusable => "unusable",
             Self::Busy => "busy",
             Self::Stopping => "stopping",
             Self::Absent => "absent",

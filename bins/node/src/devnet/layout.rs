@@ -19,8 +19,9 @@ use peerage_transport::{
 
 use super::DevnetError;
 use crate::{
+    ca::Authority,
     clock,
-    config::{Layer, Seed},
+    config::{Layer, Security, Seed, TlsLayer},
     data_dir::DataDir,
     genesis::write_genesis,
     hex,
@@ -29,6 +30,9 @@ use crate::{
 /// The network's name: under this one, nodes may dial addresses of this host that they learnt from others.
 const NETWORK: &str = "dev";
 
+/// For how long the certificates of a devnet are valid. Our guess: longer than anybody keeps one.
+const CERTIFICATE_DAYS: u32 = 3_650;
+
 /// The directories of a devnet.
 #[derive(Debug)]
 pub struct Layout {
@@ -36,6 +40,7 @@ pub struct Layout {
     temporary: bool,
     nodes: Vec<DataDir>,
     genesis: Genesis,
+    security: Security,
 }
 
 impl Layout {
@@ -43,7 +48,7 @@ impl Layout {
     ///
     /// # Errors
     /// [`DevnetError`]; `dir` must not hold a devnet already.
-    pub fn create(nodes: usize, dir: Option<PathBuf>) -> Result<Self, DevnetError> {
+    pub fn create(nodes: usize, dir: Option<PathBuf>, security: Security) -> Result<Self, DevnetError> {
         let temporary = dir.is_none();
         let root = match dir {
             Some(dir) => dir,
@@ -58,14 +63,22 @@ impl Layout {
         let producer = Keypair::generate(&mut SecretRng::from_os());
         let file = GenesisFile::solo(1, NETWORK, Producer(*producer.node_id().as_bytes()), clock::unix_millis());
         let genesis = Genesis::new(&file).expect("one key, and limits by default");
-        let mut layout = Self { root, temporary, nodes: Vec::with_capacity(nodes), genesis };
+        let mut authority = match security {
+            Security::Noise => None,
+            Security::Mtls => Some(Authority::init(&root.join("ca"), NETWORK, clock::unix_millis())?),
+        };
+        let mut layout = Self { root, temporary, nodes: Vec::with_capacity(nodes), genesis, security };
         for index in 0..nodes {
             let path = layout.root.join(name(index));
             if path.exists() {
                 return Err(DevnetError::Occupied(path));
             }
             let dir = DataDir::create(&path)?;
-            key_file::create(&dir.identity_key(), KeyKind::Identity, &Keypair::generate(&mut SecretRng::from_os()))?;
+            let identity = Keypair::generate(&mut SecretRng::from_os());
+            key_file::create(&dir.identity_key(), KeyKind::Identity, &identity)?;
+            if let Some(authority) = &mut authority {
+                authority.issue(identity.node_id(), dir.path(), CERTIFICATE_DAYS, clock::unix_millis())?;
+            }
             write_genesis(&dir.genesis(), &file)?;
             layout.nodes.push(dir);
         }
@@ -80,7 +93,17 @@ impl Layout {
     /// # Errors
     /// [`DevnetError::Io`].
     pub fn configure(&self, index: usize, seeds: Vec<Seed>) -> Result<(), DevnetError> {
-        let layer = Layer { listen: Some(([127, 0, 0, 1], 0).into()), seeds: Some(seeds), ..Layer::default() };
+        let tls = match self.security {
+            Security::Noise => TlsLayer::default(),
+            Security::Mtls => TlsLayer {
+                ca: Some("ca.pem".into()),
+                certificate: Some("certificate.pem".into()),
+                key: Some("tls.key".into()),
+                crl: Some("crl.pem".into()),
+            },
+        };
+        let (listen, security) = (Some(([127, 0, 0, 1], 0).into()), Some(self.security));
+        let layer = Layer { listen, seeds: Some(seeds), security, tls, ..Layer::default() };
         let text = toml::to_string(&layer).expect("settings are plain tables, lists and texts");
         let path = self.nodes[index].config();
         fs::write(&path, text).map_err(DevnetError::io("write", &path))
@@ -131,7 +154,7 @@ mod tests {
     #[test]
     fn each_node_has_its_own_identity_and_only_the_second_the_producer_s_key() {
         let parent = tempfile::tempdir().expect("a temporary directory");
-        let layout = Layout::create(3, Some(parent.path().join("d"))).expect("created");
+        let layout = Layout::create(3, Some(parent.path().join("d")), Security::Mtls).expect("created");
         let identities: Vec<_> = layout
             .nodes()
             .iter()
@@ -147,14 +170,15 @@ mod tests {
         layout.configure(2, vec![seed.clone()]).expect("written");
         let config = NodeConfig::load(layout.nodes()[2].path(), [], Layer::default()).expect("valid");
         assert_eq!((config.seeds(), config.listen()), (&[seed][..], ([127, 0, 0, 1], 0).into()));
-        let again = Layout::create(1, Some(parent.path().join("d"))).expect_err("occupied").to_string();
+        let again =
+            Layout::create(1, Some(parent.path().join("d")), Security::Noise).expect_err("occupied").to_string();
         assert!(again.contains("node-0"), "{again}");
         assert!(!layout.remove_if_temporary().expect("nothing to do") && layout.root().exists());
     }
 
     #[test]
     fn without_a_place_a_temporary_one_is_taken_and_removed_and_a_lone_node_produces() {
-        let layout = Layout::create(1, None).expect("created");
+        let layout = Layout::create(1, None, Security::Noise).expect("created");
         assert!(layout.nodes()[0].producer_key().exists());
         assert!(layout.remove_if_temporary().expect("removed") && !layout.root().exists());
     }

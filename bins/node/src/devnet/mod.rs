@@ -28,8 +28,9 @@ use tokio::{
 };
 
 use crate::{
+    ca::CaError,
     commands::verify::{self, Verdict},
-    config::ParseSeedError,
+    config::{ParseSeedError, Security},
     control::ClientError,
     data_dir::DataDirError,
     genesis::GenesisFileError,
@@ -53,6 +54,8 @@ pub struct Options {
     pub duration: Option<Duration>,
     /// Where directories are made; in a temporary one, removed after success, if nothing is said.
     pub dir: Option<PathBuf>,
+    /// What secures connections.
+    pub security: Security,
 }
 
 /// Why a devnet did not come up, or was given up.
@@ -67,6 +70,9 @@ pub enum DevnetError {
     /// A key file.
     #[error(transparent)]
     KeyFile(#[from] KeyFileError),
+    /// The certificates.
+    #[error(transparent)]
+    Ca(#[from] CaError),
     /// The genesis.
     #[error(transparent)]
     Genesis(#[from] GenesisFileError),
@@ -128,7 +134,7 @@ impl DevnetError {
 pub async fn run(options: Options, out: &mut impl Write) -> Result<Summary, DevnetError> {
     let mut lines = Lines(out);
     let mut interrupts = Interrupts::listen()?;
-    let layout = Layout::create(options.nodes, options.dir.clone())?;
+    let layout = Layout::create(options.nodes, options.dir.clone(), options.security)?;
     let root = layout.root().display();
     let result = stages(&options, &layout, &mut interrupts, &mut lines).await;
     if result.as_ref().is_ok_and(Summary::ok) {

@@ -17,7 +17,10 @@ use peerage_core::{Budget, NodeId, Now, Pool, SecretRng, Seed as DiceSeed, Stack
 use peerage_discovery::{Command as DiscoveryCommand, Config as DiscoveryConfig, Discovery};
 use peerage_gossip::proto::{Config as GossipConfig, Gossip};
 use peerage_transport::{
-    driver::{self, Bandwidth, Clock, DriverConfig, Fabric, Handle, NoiseChannel, Stopped, TcpFabric},
+    driver::{
+        self, Bandwidth, Clock, DriverConfig, Fabric, Handle, NoiseChannel, SecureChannel, Stopped, TcpFabric,
+        tls::{TlsChannel, TlsError},
+    },
     key_file::{self, KeyFileError, KeyKind},
     proto::{
         admission::AdmissionConfig,
@@ -55,6 +58,9 @@ pub enum RunError {
     /// The genesis file.
     #[error(transparent)]
     Genesis(#[from] GenesisFileError),
+    /// The certificates.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The store.
     #[error(transparent)]
     Store(#[from] OpenError),
@@ -149,6 +155,8 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
     );
     security.listen = vec![config.advertise().unwrap_or(listen)];
 
+    let (security, tls) = channel(Arc::new(security), &config, clock)?;
+
     let (watchers, _) = broadcast::channel(WATCH_BACKLOG);
     let (server, mut calls) = ControlServer::bind(&lock, watchers.clone())?;
     let answers = Arc::new(Answers::default());
@@ -193,7 +201,6 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
     let admission = AdmissionConfig { loopback_exempt: on_one_machine(&genesis), ..AdmissionConfig::default() };
     let bandwidth = config.bandwidth();
     let driver = DriverConfig { budget: budget.clone(), clock, admission, bandwidth, ..DriverConfig::default() };
-    let security = Arc::new(NoiseChannel::new(Arc::new(security)));
     let handle = driver::spawn(driver, Arc::new(fabric), security, Stack::new(stack), store, on_event)
         .map_err(RunError::Threads)?;
     tracing::info!(
@@ -219,6 +226,7 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
         genesis,
         identity,
         producer: producer.is_some(),
+        tls,
         clock,
         budget,
         endings,
@@ -364,6 +372,17 @@ fn build_stack(now: Now, parts: Parts<'_>) -> Result<NodeStack, ChainConfigError
     Ok(Managed::new(peers, Overlay::new(discovery, gossip, chain)))
 }
 
+/// What secures connections, and the part of it that can be told to look at its files.
+type Channel = (Arc<dyn SecureChannel>, Option<Arc<TlsChannel>>);
+
+/// What secures connections, and the same again if it has certificates to watch.
+fn channel(connection: Arc<ConnectionConfig>, config: &NodeConfig, clock: Clock) -> Result<Channel, TlsError> {
+    let Some(files) = config.tls() else { return Ok((Arc::new(NoiseChannel::new(connection)), None)) };
+    let tls = Arc::new(TlsChannel::new(connection, files.clone(), clock.now())?);
+    tls.keep_watch(clock);
+    Ok((Arc::<TlsChannel>::clone(&tls), Some(tls)))
+}
+
 /// The key that makes blocks, if the data directory has one.
 fn producer_key(path: &Path) -> Result<Option<Arc<Keypair>>, KeyFileError> {
     if path.exists() { key_file::load(path, KeyKind::Producer).map(Arc::new).map(Some) } else { Ok(None) }
@@ -427,6 +446,7 @@ struct Node {
     genesis: Arc<Genesis>,
     identity: Arc<Keypair>,
     producer: bool,
+    tls: Option<Arc<TlsChannel>>,
     clock: Clock,
     budget: Budget,
     endings: mpsc::UnboundedSender<Ending>,
@@ -461,9 +481,23 @@ impl Node {
             Request::Order(order) => self.order(order).await,
             Request::Bandwidth { egress, ingress } => self.bandwidth(egress, ingress),
             Request::Account { pubkey } => self.account(pubkey).await,
+            Request::ReloadTls => self.reload_tls().await,
             Request::Watch => Err(Refusal::new(ErrorCode::BadRequest, "the control server answers this itself")),
         };
         let _unheard = reply.send(result);
+    }
+
+    async fn reload_tls(&self) -> Result<Response, Refusal> {
+        let Some(tls) = self.tls.clone() else {
+            return Err(Refusal::new(ErrorCode::BadRequest, "this node speaks Noise: it has no certificates"));
+        };
+        let now = self.clock.now();
+        // Files are read, so not on a thread that connections need.
+        let reloaded = tokio::task::spawn_blocking(move || tls.reload(now)).await;
+        match reloaded.map_err(|error| Refusal::new(ErrorCode::Internal, error))? {
+            Ok(ended) => Ok(Response::Reloaded { ended }),
+            Err(error) => Err(Refusal::new(ErrorCode::Unusable, error)),
+        }
     }
 
     /// Asks the chain; its answer goes straight to the client.

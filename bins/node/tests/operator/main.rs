@@ -2,6 +2,7 @@
 //! and what to do about it, ends with the code that belongs to it, and loses nothing.
 
 mod bandwidth;
+mod certificates;
 mod clock;
 mod config;
 mod disk;

@@ -17,7 +17,7 @@ pub struct Target {
     pub dial_key: Option<DialKey>,
 }
 
-/// Turns a byte stream into an authenticated, message-oriented connection. Noise is one, mutual TLS will be the other.
+/// Turns a byte stream into an authenticated, message-oriented connection. Noise is one, mutual TLS the other (`driver/tls`).
 #[async_trait]
 pub trait SecureChannel: Send + Sync + 'static {
     /// Prepares a connection on a fresh stream, on which nothing has been sent: the stream to go on with (a security
@@ -71,9 +71,6 @@ impl SecureChannel for NoiseChannel {
     }
 
     fn allows(&self, message: &Message) -> Result<(), DropReason> {
-        if !self.0.limits.knows(message.command) {
-            return Err(DropReason::UnknownCommand);
-        }
-        if self.0.allows(message) { Ok(()) } else { Err(DropReason::TooLong) }
+        self.0.permits(message)
     }
 }

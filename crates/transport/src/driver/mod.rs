@@ -22,6 +22,8 @@ mod link;
 mod mailbox;
 mod registry;
 mod runner;
+#[cfg(feature = "tls")]
+pub mod tls;
 
 pub use bandwidth::{Bandwidth, BandwidthReport};
 pub use channel::{NoiseChannel, SecureChannel, Target};

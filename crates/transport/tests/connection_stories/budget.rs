@@ -13,7 +13,7 @@ fn pair(seed: u64) -> Pair {
 }
 
 #[test]
-fn without_memory_nothing_is_read_until_there_is_some() {
+pub(crate) fn without_memory_nothing_is_read_until_there_is_some() {
     let mut pair = pair(1);
     let taken = pair.sides[B].config.budget.charge(Pool::Table, 90_000).expect("all is free");
     for (command, count, len) in [(HAVE, 1, 500), (ITEM, 2, 30_000), (HAVE, 3, 500)] {
@@ -39,7 +39,7 @@ fn without_memory_nothing_is_read_until_there_is_some() {
 }
 
 #[test]
-fn without_memory_for_fifteen_seconds_the_connection_ends() {
+pub(crate) fn without_memory_for_fifteen_seconds_the_connection_ends() {
     let mut pair = pair(2);
     let start = pair.now.mono;
     let _taken = pair.sides[B].config.budget.charge(Pool::Table, 99_900).expect("all is free");
@@ -53,7 +53,7 @@ fn without_memory_for_fifteen_seconds_the_connection_ends() {
 }
 
 #[test]
-fn a_connection_that_ends_gives_back_what_it_held() {
+pub(crate) fn a_connection_that_ends_gives_back_what_it_held() {
     let mut pair = pair(3);
     pair.notify(A, message(ITEM, 1, 90_000));
     let half = pair.transmit(A, 40_000);

@@ -5,7 +5,7 @@ use peerage_wire::limits::MAX_CONTENT;
 use crate::harness::{A, B, HAVE, ITEM, Pair, SECOND, STRANGE, SYNC, VOTE, credit_of, message, number};
 
 #[test]
-fn a_class_that_is_not_consumed_stalls_and_no_other() {
+pub(crate) fn a_class_that_is_not_consumed_stalls_and_no_other() {
     let mut pair = Pair::connected(1);
     pair.sides[B].consumes = false;
     let each = 60_000;
@@ -39,7 +39,7 @@ fn a_class_that_is_not_consumed_stalls_and_no_other() {
 }
 
 #[test]
-fn the_longest_message_never_waits_for_ever() {
+pub(crate) fn the_longest_message_never_waits_for_ever() {
     // Leave as much unreturned as can be left: just under a quarter of the window, in each class.
     for (class, command, longest) in
         [(Class::Consensus, VOTE, 256 << 10), (Class::Signal, HAVE, 64 << 10), (Class::Bulk, SYNC, MAX_CONTENT)]
@@ -62,7 +62,7 @@ fn the_longest_message_never_waits_for_ever() {
 }
 
 #[test]
-fn unknown_commands_are_skipped_counted_and_cost_no_credit() {
+pub(crate) fn unknown_commands_are_skipped_counted_and_cost_no_credit() {
     let mut pair = Pair::connected(3);
     pair.sides[B].consumes = false;
     // Four windows of it.
@@ -80,7 +80,7 @@ fn unknown_commands_are_skipped_counted_and_cost_no_credit() {
 }
 
 #[test]
-fn what_is_too_long_for_its_command_is_not_sent() {
+pub(crate) fn what_is_too_long_for_its_command_is_not_sent() {
     let mut pair = Pair::connected(5);
     let long = message(HAVE, 1, (64 << 10) + 1);
     assert!(!pair.sides[A].config.allows(&long));
@@ -94,7 +94,7 @@ fn what_is_too_long_for_its_command_is_not_sent() {
 }
 
 #[test]
-fn a_message_longer_than_the_receiver_allows_ends_the_connection() {
+pub(crate) fn a_message_longer_than_the_receiver_allows_ends_the_connection() {
     let mut b = crate::harness::config(2);
     b.limits = std::sync::Arc::new(peerage_wire::Limits::new(&[&[(HAVE, 100)]]));
     let mut pair = Pair::connected_with(6, crate::harness::config(1), b);

@@ -1,6 +1,6 @@
 //! Two connections, a pipe that splits bytes at random, a clock that only the test moves.
 
-use core::{net::SocketAddr, time::Duration};
+use core::{cell::Cell, net::SocketAddr, time::Duration};
 use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
@@ -9,7 +9,7 @@ use peerage_core::{
     Layer, Message, NetworkId, NodeId, Now, Outbound, Pool, RequestError, SecretRng, Seed, SeededRng,
 };
 use peerage_transport::proto::{
-    connection::{ConnectionConfig, SecureConnection},
+    connection::{ConnectionConfig, SecureConnection, Session},
     keypair::Keypair,
 };
 use peerage_wire::{Limits, Magic, limits::MAX_CONTENT};
@@ -41,6 +41,25 @@ pub(crate) fn config(number: u8) -> ConnectionConfig {
     let limits = Arc::new(Limits::new(&[LIMITS]));
     let network = NetworkId::from_bytes([9; 32]);
     ConnectionConfig::new(keypair, network, Magic::DEV, limits, Budget::default(), &mut rng)
+}
+
+thread_local! {
+    /// Whether pairs meet over a stream that is secured below, in place of Noise; for stories that must not care.
+    static CERTIFIED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs stories again over records in clear.
+pub(crate) fn over_a_secured_stream(stories: &[fn()]) {
+    CERTIFIED.set(true);
+    stories.iter().for_each(|story| story());
+    CERTIFIED.set(false);
+}
+
+/// What the session below a secured stream has shown to the side with `own` configuration.
+pub(crate) fn session(own: &ConnectionConfig, other: &ConnectionConfig) -> Session {
+    let certificate = |config: &ConnectionConfig| *config.keypair.node_id().as_bytes();
+    let certified = other.keypair.node_id();
+    Session { exporter: [5; 32], own_certificate: certificate(own), remote_certificate: certificate(other), certified }
 }
 
 pub(crate) struct Side {
@@ -97,13 +116,37 @@ impl Pair {
         Self { sides: [side("a", true, a), side("b", false, b)], now, rng: seed.stream("pipe") }
     }
 
+    /// Two sides at the beginning of a stream that is secured below.
+    pub(crate) fn certified(
+        seed: u64,
+        a: ConnectionConfig,
+        b: ConnectionConfig,
+        expected: Option<NodeId>,
+        sessions: [Session; 2],
+    ) -> Self {
+        let mut pair = Self::fresh(seed, a, b, expected);
+        for (at, session) in sessions.into_iter().enumerate() {
+            let side = &mut pair.sides[at];
+            let rng = SecretRng::insecure_from_seed(&Seed::from_u64(seed).derive(["a", "b"][at]));
+            let (config, remote) = (Arc::clone(&side.config), SocketAddr::from(([127, 0, 0, 1], 7000)));
+            let dialled = (at == A).then_some(expected);
+            side.connection = SecureConnection::certified(config, remote, session, dialled, pair.now, rng);
+        }
+        pair
+    }
+
     /// Two sides that are connected and quiet; what they said about that is forgotten.
     pub(crate) fn connected(seed: u64) -> Self {
         Self::connected_with(seed, config(1), config(2))
     }
 
     pub(crate) fn connected_with(seed: u64, a: ConnectionConfig, b: ConnectionConfig) -> Self {
-        let mut pair = Self::fresh(seed, a, b, None);
+        let mut pair = if CERTIFIED.get() {
+            let sessions = [session(&a, &b), session(&b, &a)];
+            Self::certified(seed, a, b, None, sessions)
+        } else {
+            Self::fresh(seed, a, b, None)
+        };
         pair.run();
         for side in &mut pair.sides {
             let first = side.events.pop_front();

@@ -6,7 +6,7 @@ use peerage_core::{CloseReason, Closed, Connection, ConnectionCommand, Connectio
 use crate::harness::{A, B, HAVE, Pair, SECOND, config, message};
 
 #[test]
-fn a_quiet_connection_pings_every_thirty_seconds_and_lives() {
+pub(crate) fn a_quiet_connection_pings_every_thirty_seconds_and_lives() {
     let mut pair = Pair::connected(1);
     pair.command(A, ConnectionCommand::Heartbeat(Bytes::from_static(b"height 7")));
     pair.command(A, ConnectionCommand::Heartbeat(Bytes::from(vec![0; 65]))); // too long: the old one stays
@@ -21,7 +21,7 @@ fn a_quiet_connection_pings_every_thirty_seconds_and_lives() {
 }
 
 #[test]
-fn a_connection_without_life_ends_after_ninety_seconds() {
+pub(crate) fn a_connection_without_life_ends_after_ninety_seconds() {
     let mut pair = Pair::connected(2);
     // B's machine is gone; what A writes goes nowhere.
     let mut pings = 0;
@@ -36,7 +36,7 @@ fn a_connection_without_life_ends_after_ninety_seconds() {
 }
 
 #[test]
-fn any_record_is_life_and_a_busy_connection_does_not_ping() {
+pub(crate) fn any_record_is_life_and_a_busy_connection_does_not_ping() {
     let mut pair = Pair::connected(3);
     for count in 0..30 {
         pair.pass(10 * SECOND);
@@ -50,7 +50,7 @@ fn any_record_is_life_and_a_busy_connection_does_not_ping() {
 }
 
 #[test]
-fn the_round_trip_is_that_of_the_wire() {
+pub(crate) fn the_round_trip_is_that_of_the_wire() {
     let mut pair = Pair::connected(4);
     let hop = Duration::from_millis(40);
     pair.now.mono = pair.now.mono + 30 * SECOND;

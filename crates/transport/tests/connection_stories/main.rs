@@ -1,6 +1,7 @@
 //! Stories of two connections joined by a pipe, in virtual time.
 
 mod budget;
+mod certified;
 mod credit;
 mod handshake;
 mod harness;

@@ -15,7 +15,7 @@ fn asked(pair: &mut Pair, at: usize) -> Vec<u64> {
 }
 
 #[test]
-fn answers_find_their_requests_in_any_order_and_in_both_directions() {
+pub(crate) fn answers_find_their_requests_in_any_order_and_in_both_directions() {
     let mut pair = Pair::connected(1);
     for name in [70, 71, 72] {
         pair.request(A, name, message(HAVE, name, 50), SECOND);
@@ -35,7 +35,7 @@ fn answers_find_their_requests_in_any_order_and_in_both_directions() {
 }
 
 #[test]
-fn no_id_is_used_twice_whatever_became_of_its_request() {
+pub(crate) fn no_id_is_used_twice_whatever_became_of_its_request() {
     let mut pair = Pair::connected(6);
     let mut seen = Vec::new();
     for round in 0..20 {
@@ -58,7 +58,7 @@ fn no_id_is_used_twice_whatever_became_of_its_request() {
 }
 
 #[test]
-fn a_late_answer_is_dropped_and_a_second_one_too() {
+pub(crate) fn a_late_answer_is_dropped_and_a_second_one_too() {
     let mut pair = Pair::connected(2);
     pair.request(A, 1, message(HAVE, 1, 50), SECOND);
     pair.request(A, 2, message(HAVE, 2, 50), 3 * SECOND);
@@ -82,7 +82,7 @@ fn a_late_answer_is_dropped_and_a_second_one_too() {
 }
 
 #[test]
-fn a_request_that_times_out_in_its_queue_is_never_sent() {
+pub(crate) fn a_request_that_times_out_in_its_queue_is_never_sent() {
     let mut pair = Pair::connected(3);
     pair.request(A, 1, message(HAVE, 1, 50), SECOND);
     pair.request(A, 2, message(HAVE, 2, 50), 5 * SECOND);
@@ -95,7 +95,7 @@ fn a_request_that_times_out_in_its_queue_is_never_sent() {
 }
 
 #[test]
-fn a_long_request_that_times_out_half_sent_is_sent_to_its_end() {
+pub(crate) fn a_long_request_that_times_out_half_sent_is_sent_to_its_end() {
     let mut pair = Pair::connected(4);
     pair.request(A, 1, message(SYNC, 1, 100_000), SECOND);
     pair.notify(A, message(SYNC, 2, 100));
@@ -111,7 +111,7 @@ fn a_long_request_that_times_out_half_sent_is_sent_to_its_end() {
 }
 
 #[test]
-fn open_requests_fail_before_the_end_is_told() {
+pub(crate) fn open_requests_fail_before_the_end_is_told() {
     type Death = fn(&mut Pair);
     let deaths: [(Death, Closed); 3] = [
         (

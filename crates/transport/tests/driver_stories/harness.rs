@@ -5,7 +5,7 @@ use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 use bytes::Bytes;
 use peerage_core::*;
 use peerage_transport::{
-    driver::{self, DriverConfig, Fabric, Handle, MemoryNetwork, NoiseChannel, TcpFabric},
+    driver::{self, DriverConfig, Fabric, Handle, MemoryNetwork, NoiseChannel, SecureChannel, TcpFabric},
     proto::{
         admission::AdmissionConfig,
         connection::ConnectionConfig,
@@ -18,6 +18,11 @@ use peerage_transport::{
 use peerage_wire::{Limits, Magic};
 use tokio::sync::mpsc;
 
+#[cfg(feature = "tls")]
+use crate::authority::Authority;
+#[cfg(feature = "tls")]
+use peerage_transport::driver::{Clock, tls::TlsChannel};
+
 use crate::probe::{Disk, Do, LIMITS, Probe, Saw};
 
 /// What waits longer fails: far beyond what any of it takes on a loaded machine.
@@ -28,12 +33,35 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) enum Net {
     Memory(MemoryNetwork),
     Tcp,
+    /// TCP with mutual TLS in place of Noise.
+    #[cfg(feature = "tls")]
+    Tls(Arc<Authority>),
 }
 
 impl Net {
     /// One of each kind, for stories that must hold on both.
     pub(crate) fn both() -> [Self; 2] {
         [Self::memory(), Self::Tcp]
+    }
+
+    /// The same, and over TLS if there is TLS.
+    pub(crate) fn all() -> Vec<Self> {
+        let nets = Self::both().into_iter();
+        #[cfg(feature = "tls")]
+        let nets = nets.chain([Self::Tls(Arc::new(Authority::new("of the stories")))]);
+        nets.collect()
+    }
+
+    /// What secures the streams of the node with this configuration.
+    fn security(&self, config: Arc<ConnectionConfig>) -> Arc<dyn SecureChannel> {
+        match self {
+            Self::Memory(_) | Self::Tcp => Arc::new(NoiseChannel::new(config)),
+            #[cfg(feature = "tls")]
+            Self::Tls(authority) => {
+                let files = authority.member(config.keypair.node_id());
+                Arc::new(TlsChannel::new(config, files, Clock::start().now()).expect("a certificate that counts"))
+            }
+        }
     }
 
     pub(crate) fn memory() -> Self {
@@ -49,7 +77,7 @@ impl Net {
                     _ => addr.set_port(addr.port().max(4_000) + 1),
                 }
             },
-            Self::Tcp => Arc::new(TcpFabric::bind(addr).await.expect("the address is free")),
+            _ => Arc::new(TcpFabric::bind(addr).await.expect("the address is free")),
         }
     }
 }
@@ -113,17 +141,22 @@ impl Plan {
 
     pub(crate) async fn start(self, net: &Net) -> Node {
         let fabric = net.bind(anywhere()).await;
-        self.start_on(fabric)
+        self.start_on(net, fabric)
     }
 
-    pub(crate) fn start_on(self, fabric: Arc<dyn Fabric>) -> Node {
+    pub(crate) fn start_on(self, net: &Net, fabric: Arc<dyn Fabric>) -> Node {
+        let security = net.security(self.security(fabric.local_addr()));
+        self.start_with(security, fabric)
+    }
+
+    /// Starts with a channel of one's own.
+    pub(crate) fn start_with(self, security: Arc<dyn SecureChannel>, fabric: Arc<dyn Fabric>) -> Node {
         let (id, addr) = (self.id(), fabric.local_addr());
-        let security = NoiseChannel::new(self.security(addr));
         let peers = PeerManager::new(self.peers, &Seed::from_bytes(*id.as_bytes()));
         let stack = Stack::new(Managed::new(peers, Probe::default()));
         let (sender, events) = mpsc::unbounded_channel();
         let budget = self.driver.budget.clone();
-        let handle = driver::spawn(self.driver, fabric, Arc::new(security), stack, Disk::new(), move |event| {
+        let handle = driver::spawn(self.driver, fabric, security, stack, Disk::new(), move |event| {
             // The test may have seen enough.
             let _unheard = sender.send(event);
         });

@@ -5,6 +5,9 @@
 
 #![cfg(feature = "tokio")]
 
+#[cfg(feature = "tls")]
+#[path = "../sockets/authority.rs"]
+mod authority;
 mod bandwidth;
 mod budget;
 mod by_hand;
@@ -15,3 +18,8 @@ mod metrics;
 mod peers;
 mod probe;
 mod slow;
+#[cfg(feature = "tls")]
+#[path = "../sockets/stranger.rs"]
+mod stranger;
+#[cfg(feature = "tls")]
+mod tls;

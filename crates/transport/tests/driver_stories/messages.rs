@@ -27,7 +27,7 @@ fn responses(node: &mut Node) -> Vec<Saw> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_stacks_talk_in_every_class_and_in_both_directions() {
-    for net in Net::both() {
+    for net in Net::all() {
         let (mut a, mut b) = pair(&net, Plan::new(1), Plan::new(2)).await;
         for (number, command) in [VOTE, NOTE, ITEM, BULK].into_iter().enumerate() {
             let message = Message::with_body(command, pattern(number, 10), pattern(number, 5_000));
@@ -48,7 +48,7 @@ async fn two_stacks_talk_in_every_class_and_in_both_directions() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_longest_message_arrives_intact_and_a_longer_one_is_refused_at_once() {
-    for net in Net::both() {
+    for net in Net::all() {
         let (mut a, mut b) = pair(&net, Plan::new(1), Plan::new(2)).await;
         let longest = Message::with_body(BULK, pattern(1, 1_000), pattern(2, MAX_CONTENT - 1_000));
         a.send(&b, longest.clone()).await;
@@ -68,7 +68,7 @@ async fn the_longest_message_arrives_intact_and_a_longer_one_is_refused_at_once(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_request_ends_exactly_once_answered_late_lost_or_never_sent() {
-    for net in Net::both() {
+    for net in Net::all() {
         let (mut a, mut b) = pair(&net, Plan::new(1), Plan::new(2)).await;
         ask(&a, b.id, 1, Message::new(ECHO, "one"), LONG).await;
         ask(&b, a.id, 1, Message::new(ECHO, "other"), LONG).await; // each side has its own numbers
@@ -210,7 +210,7 @@ const ROUNDS: usize = 10;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thousands_of_messages_in_every_class_and_both_directions_never_stall() {
-    for net in Net::both() {
+    for net in Net::all() {
         let (mut a, mut b) = pair(&net, Plan::new(1), Plan::new(2)).await;
         let commands = [VOTE, NOTE, ITEM, BULK];
         // From nothing but overhead to twice the usual: credit must count what a message costs, not its bytes alone.

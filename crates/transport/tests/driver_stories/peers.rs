@@ -68,8 +68,8 @@ async fn when_both_dial_at_once_both_keep_the_same_connection() {
         let ids = [2 * round as u8, 2 * round as u8 + 1].map(|number| Plan::new(number).id());
         let friend = |n: usize| KnownPeer { peer: ids[n], addrs: vec![fabrics[n].local_addr()] };
         let (of_a, of_b) = (friend(1), friend(0));
-        let mut a = Plan::knowing(2 * round as u8, [of_a]).start_on(Arc::clone(&fabrics[0]));
-        let mut b = Plan::knowing(2 * round as u8 + 1, [of_b]).start_on(Arc::clone(&fabrics[1]));
+        let mut a = Plan::knowing(2 * round as u8, [of_a]).start_on(&net, Arc::clone(&fabrics[0]));
+        let mut b = Plan::knowing(2 * round as u8 + 1, [of_b]).start_on(&net, Arc::clone(&fabrics[1]));
         eventually("one connection is left", || joined_once(&a, &b)).await;
         let lower = if a.id < b.id { &a } else { &b };
         assert!(lower.handle.links()[0].outbound, "the one that the lower identity opened");
@@ -94,7 +94,7 @@ async fn when_both_dial_at_once_both_keep_the_same_connection() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn somebody_else_at_a_reserved_address_is_refused_and_hears_why() {
-    for net in Net::both() {
+    for net in Net::all() {
         let mut b = Plan::new(2).start(&net).await;
         let absent = Plan::new(3).id();
         let mut a = Plan::knowing(1, [KnownPeer { peer: absent, addrs: vec![b.addr] }]).start(&net).await;
@@ -113,10 +113,10 @@ async fn somebody_else_at_a_reserved_address_is_refused_and_hears_why() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_reaches_itself_notices() {
-    for net in Net::both() {
+    for net in Net::all() {
         let fabric = net.bind(anywhere()).await;
         let plan = Plan::knowing(1, [KnownPeer { peer: Plan::new(2).id(), addrs: vec![fabric.local_addr()] }]);
-        let mut a = plan.start_on(fabric);
+        let mut a = plan.start_on(&net, fabric);
         assert_eq!(a.see_dial_failed().await, Closed::by_us(CloseReason::SelfConnection));
         assert!(a.rest().iter().all(|saw| !matches!(saw, Saw::Up(..))));
         a.order(Do::Want(Want::Now { peer: a.id, addrs: vec![a.addr] })).await;
@@ -129,7 +129,7 @@ async fn a_node_that_reaches_itself_notices() {
 async fn a_node_of_another_network_is_refused_and_both_know_why() {
     let count = metrics::install();
     let name = "peerage_connections_closed_total{by=us,reason=wrong_network}";
-    for (round, net) in Net::both().into_iter().enumerate() {
+    for (round, net) in Net::all().into_iter().enumerate() {
         let mut b = Plan { network: 2, ..Plan::new(2) }.start(&net).await;
         let mut a = Plan::knowing(1, [b.known()]).start(&net).await;
         assert_eq!(a.see_dial_failed().await, Closed::by_them(CloseReason::WrongNetwork));
@@ -141,7 +141,7 @@ async fn a_node_of_another_network_is_refused_and_both_know_why() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reserved_peer_that_stops_says_so_and_is_reached_again_when_it_is_back() {
-    for net in Net::both() {
+    for net in Net::all() {
         let b = Plan::new(2).start(&net).await;
         let (id, addr) = (b.id, b.addr);
         let mut a = Plan::knowing(1, [b.known()]).start(&net).await;
@@ -150,7 +150,7 @@ async fn a_reserved_peer_that_stops_says_so_and_is_reached_again_when_it_is_back
         assert_eq!(a.see_down(id).await, Closed::by_them(CloseReason::Shutdown));
         assert_eq!(a.see_dial_failed().await, Closed::by_network(CloseReason::DialRefused), "it tries while b is away");
         drop(b);
-        let mut b = Plan::new(2).start_on(net.bind(addr).await);
+        let mut b = Plan::new(2).start_on(&net, net.bind(addr).await);
         assert!(a.see_up(id).await.outbound);
         b.see_up(a.id).await;
         a.send(&b, Message::new(NOTE, "welcome back")).await;
@@ -160,7 +160,7 @@ async fn a_reserved_peer_that_stops_says_so_and_is_reached_again_when_it_is_back
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_that_was_good_is_reached_again_by_whom_it_dialled_and_after_a_restart() {
-    for net in Net::both() {
+    for net in Net::all() {
         let mut a = Plan::new(1).start(&net).await;
         let mut b = Plan::knowing(2, [a.known()]).start(&net).await;
         a.see_up(b.id).await;
@@ -174,7 +174,7 @@ async fn a_peer_that_was_good_is_reached_again_by_whom_it_dialled_and_after_a_re
         b.handle.shutdown().await;
         a.see_down(b.id).await;
         drop(b);
-        let mut b = Plan::new(2).start_on(net.bind(b_addr).await);
+        let mut b = Plan::new(2).start_on(&net, net.bind(b_addr).await);
         assert!(a.see_up(b.id).await.outbound);
         b.see_up(a.id).await;
 
@@ -192,7 +192,7 @@ async fn a_peer_that_was_good_is_reached_again_by_whom_it_dialled_and_after_a_re
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_node_turns_newcomers_away_unless_its_operator_named_them() {
-    for net in Net::both() {
+    for net in Net::all() {
         let friend = Plan::new(4);
         let mut plan = Plan::new(1);
         (plan.peers.max_peers, plan.peers.target_outbound) = (1, 0);

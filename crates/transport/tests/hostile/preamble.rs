@@ -78,7 +78,8 @@ async fn garbage_is_never_answered_but_a_peer_of_the_network_is() {
     let range = preamble(&Preamble { version_min: 2, version_max: 1, ..PREAMBLE_VALUE });
     each(vec![
         ("a web browser", b"GET / HTTP/1.1\r\nHost: here\r\n\r\n".to_vec(), WrongMagic, false),
-        ("TLS", vec![0x16, 0x03, 0x01, 0x02, 0x00, 0x01, 0x00, 0x01], WrongMagic, false),
+        ("something of TLS", vec![0x16, 0x03, 0x01, 0x02, 0x00, 0x02, 0x00, 0x01], WrongMagic, false),
+        ("the beginning of TLS in another place", vec![0x16, 0x17, 0x03, 0x01], WrongMagic, false),
         ("one wrong byte", vec![0xf6], WrongMagic, false),
         ("another record version", changed(4, 2), WrongVersion, false),
         ("flags", changed(5, 1), UnexpectedRecord, false),
@@ -94,6 +95,16 @@ async fn garbage_is_never_answered_but_a_peer_of_the_network_is() {
         ("a short message 1", then(record(RecordKind::Handshake, &[4; 31])), BadHandshake, true),
         ("a message 1 with a payload", then(record(RecordKind::Handshake, &[4; 60])), BadHandshake, true),
         ("a key that yields no secret", then(record(RecordKind::Handshake, &[0; 32])), BadHandshake, true),
+    ])
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_begins_with_tls_is_told_that_this_is_something_else() {
+    let hello = vec![0x16, 0x03, 0x01, 0x02, 0x00, 0x01, 0x00, 0x01, 0xfc, 0x03, 0x03];
+    each(vec![
+        ("a ClientHello", hello.clone(), CloseReason::OtherSecurity, true),
+        ("no more of it than shows what it is", hello[..6].to_vec(), CloseReason::OtherSecurity, true),
     ])
     .await;
 }

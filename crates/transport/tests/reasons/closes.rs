@@ -80,22 +80,40 @@ pub(crate) async fn story(reason: CloseReason) -> Option<Ended> {
         }
         CloseReason::TooSlow => a_message_is_begun_and_not_gone_on_with().await,
         CloseReason::Denied => whoever_is_on_the_list_comes().await,
+        CloseReason::OtherSecurity => tls_is_spoken_to_a_node_of_noise().await,
+        #[cfg(feature = "tls")]
+        CloseReason::BadCertificate => crate::certificates::a_certificate_is_for_one_role_alone().await,
+        #[cfg(feature = "tls")]
+        CloseReason::UnknownAuthority => crate::certificates::a_member_of_another_consortium_comes().await,
+        #[cfg(feature = "tls")]
+        CloseReason::NoCertificate => crate::certificates::somebody_shows_no_certificate().await,
+        #[cfg(feature = "tls")]
+        CloseReason::CertificateRevoked => crate::certificates::a_member_comes_that_was_revoked().await,
+        #[cfg(feature = "tls")]
+        CloseReason::CertificateExpired => crate::certificates::a_member_comes_too_late().await,
+        // Only who shows certificates can be told these.
+        #[cfg(not(feature = "tls"))]
+        CloseReason::BadCertificate
+        | CloseReason::UnknownAuthority
+        | CloseReason::NoCertificate
+        | CloseReason::CertificateRevoked
+        | CloseReason::CertificateExpired => return None,
         CloseReason::Hoarding => a_peer_holds_what_others_need().await,
     })
 }
 
 /// A node that dials nobody by itself.
-fn plan(number: u8) -> Plan {
+pub(crate) fn plan(number: u8) -> Plan {
     let mut plan = Plan::of(number);
     plan.peers.target_outbound = 0;
     plan
 }
 
 /// The identities of the two nodes of a story.
-const ONE: u8 = 200;
-const TWO: u8 = 201;
+pub(crate) const ONE: u8 = 200;
+pub(crate) const TWO: u8 = 201;
 
-async fn dial(node: &Victim, peer: NodeId, addr: SocketAddr) {
+pub(crate) async fn dial(node: &Victim, peer: NodeId, addr: SocketAddr) {
     node.order_peers(PeerCommand::Want(Want::Now { peer, addrs: vec![addr] })).await;
 }
 
@@ -262,6 +280,15 @@ async fn an_unknown_suite_is_asked_for() -> Ended {
     assert_eq!(told, refusal(CloseReason::WrongSuite));
     let peer = keypair(ATTACKER).node_id();
     Ended::by_hand(node, ClosedBy::Us, Heard::Nameless, peer, Some(CloseReason::WrongSuite))
+}
+
+async fn tls_is_spoken_to_a_node_of_noise() -> Ended {
+    let node = plan(ONE).start().await;
+    let mut raw = Raw::connect(node.addr).await;
+    raw.send(&[0x16, 0x03, 0x01, 0x02, 0x00, 0x01, 0x00, 0x01, 0xfc, 0x03, 0x03]).await;
+    assert_eq!(raw.told().await, refusal(CloseReason::OtherSecurity));
+    let peer = keypair(ATTACKER).node_id();
+    Ended::by_hand(node, ClosedBy::Us, Heard::Nameless, peer, Some(CloseReason::OtherSecurity))
 }
 
 async fn somebody_else_answers() -> Ended {

@@ -9,6 +9,11 @@
 
 #![cfg(feature = "tokio")]
 
+#[cfg(feature = "tls")]
+#[path = "../sockets/authority.rs"]
+mod authority;
+#[cfg(feature = "tls")]
+mod certificates;
 mod closes;
 #[path = "../sockets/counters.rs"]
 mod counters;
@@ -19,6 +24,10 @@ mod hand;
 #[path = "../sockets/stage.rs"]
 #[expect(dead_code, reason = "shared with the hostile stories")]
 mod stage;
+#[cfg(feature = "tls")]
+#[path = "../sockets/stranger.rs"]
+#[expect(dead_code, reason = "shared with the stories of the driver")]
+mod stranger;
 #[path = "../sockets/victim.rs"]
 #[expect(dead_code, reason = "shared with the hostile stories")]
 mod victim;

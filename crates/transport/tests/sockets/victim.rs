@@ -4,7 +4,7 @@ use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
 
 use peerage_core::*;
 use peerage_transport::{
-    driver::{self, DriverConfig, Fabric, Handle, NoiseChannel, TcpFabric},
+    driver::{self, DriverConfig, Fabric, Handle, NoiseChannel, SecureChannel, TcpFabric},
     proto::{
         admission::AdmissionConfig,
         connection::ConnectionConfig,
@@ -160,6 +160,15 @@ impl Plan {
     }
 
     pub(crate) fn start_on(self, fabric: TcpFabric) -> Victim {
+        self.start_over(fabric, |connection| Arc::new(NoiseChannel::new(connection)))
+    }
+
+    /// Starts with what is to secure its connections.
+    pub(crate) fn start_over(
+        self,
+        fabric: TcpFabric,
+        channel: impl FnOnce(Arc<ConnectionConfig>) -> Arc<dyn SecureChannel>,
+    ) -> Victim {
         let (addr, budget) = (fabric.local_addr(), self.driver.budget.clone());
         let id = self.connection.keypair.node_id();
         let peers =
@@ -167,7 +176,7 @@ impl Plan {
         let peers = PeerManager::new(peers, &Seed::from_u64(7));
         let stack = Stack::new(Managed::new(peers, Echo::default()));
         let (sender, events) = mpsc::unbounded_channel();
-        let channel = Arc::new(NoiseChannel::new(Arc::new(self.connection)));
+        let channel = channel(Arc::new(self.connection));
         let handle = driver::spawn(self.driver, Arc::new(fabric), channel, stack, (), move |event| {
             if let ManagedEvent::Upper(saw) = event {
                 // The story may have seen enough.

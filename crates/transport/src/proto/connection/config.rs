@@ -3,7 +3,7 @@
 use core::{net::SocketAddr, time::Duration};
 use std::sync::Arc;
 
-use peerage_core::{Budget, Class, Message, NetworkId};
+use peerage_core::{Budget, Class, DropReason, Message, NetworkId};
 use peerage_wire::{Limits, Magic};
 use rand_core::CryptoRng;
 
@@ -87,6 +87,17 @@ impl ConnectionConfig {
             budget_patience: BUDGET_PATIENCE,
             rekey_every: REKEY_EVERY,
         }
+    }
+
+    /// Whether a connection sends this message at all, and its other side takes it.
+    ///
+    /// # Errors
+    /// Why not: `UnknownCommand` (no table of limits names it) or `TooLong`; the sender's fault.
+    pub fn permits(&self, message: &Message) -> Result<(), DropReason> {
+        if !self.limits.knows(message.command) {
+            return Err(DropReason::UnknownCommand);
+        }
+        if self.allows(message) { Ok(()) } else { Err(DropReason::TooLong) }
     }
 
     /// Whether a connection sends this message: neither longer than its command allows nor than its class ever has

@@ -1,4 +1,5 @@
-//! From the first byte to keys: preamble, Noise XX or IK, identity proofs, refusals. All in clear records.
+//! From the first byte to keys: preamble, Noise XX or IK, identity proofs, refusals. All in clear records. On a stream that TLS
+//! secures the proofs suffice: `certified.rs`.
 //!
 //! ```text
 //! initiator                                     responder
@@ -24,6 +25,7 @@
 //! |---|---|---|---|
 //! | `Preamble` | PREAMBLE of XX | | `First` |
 //! | `Preamble` | PREAMBLE of IK | | `FirstOfIk` |
+//! | `Preamble` | a TLS ClientHello | REFUSE | the end |
 //! | `FirstOfIk` | message 1 | message 2 | keys; the caller waits for a record under them |
 //! | `FirstOfIk` | message 1 for another static key | RETRY | `First` |
 //! | `First` | message 1 | message 2 | `Third` |
@@ -38,6 +40,7 @@
 //! of XX: whoever made one of them up, or changed it, gets no connection. A RETRY by itself proves nothing, and what was
 //! known of the responder stays known until XX has proved another key.
 
+mod certified;
 mod messages;
 mod outcome;
 
@@ -49,6 +52,8 @@ use sha2::{Digest, Sha256};
 
 use super::ConnectionConfig;
 use crate::proto::noise::{HandshakeState, Role};
+use certified::Certified;
+pub use certified::Session;
 use messages::{NO_VERSION, read_first, read_first_of_ik, read_second, read_third, write_message};
 pub(super) use outcome::{Answer, Channel, Failure, Secured};
 
@@ -81,8 +86,14 @@ pub(super) struct Handshake {
     /// `None` once it failed or is done.
     pub(super) step: Option<Step>,
     decoder: RecordDecoder,
+    /// How many of the first bytes are those of a TLS ClientHello; `None` once they can be no more.
+    client_hello: Option<usize>,
     deadline: Timestamp,
 }
+
+/// The bytes by which a TLS ClientHello is known: a record (RFC 8446, 5.1) of handshake messages, some version 3 and length,
+/// whose first message is that (4). `None` may be anything.
+const CLIENT_HELLO: [Option<u8>; 6] = [Some(0x16), Some(0x03), None, None, None, Some(0x01)];
 
 /// What is waited for.
 #[derive(Debug)]
@@ -99,6 +110,8 @@ pub(super) enum Step {
     SecondOfIk { noise: HandshakeState, expected: Option<NodeId>, prologue: Vec<u8>, first: Vec<u8> },
     /// The responder waits for message 3.
     Third { noise: HandshakeState, version: u8 },
+    /// Proofs alone, on a secured stream.
+    Certified(Box<Certified>),
 }
 
 /// Where a record has led: to another step, or to keys.
@@ -117,15 +130,37 @@ impl Handshake {
         // A key with which no secret can be made, which no handshake ever proved, is as good as none.
         let step = dial_key.and_then(|key| dial_ik(config, expected, key, rng, out));
         let step = step.unwrap_or_else(|| {
-            let prologue = put_preamble(config, Pattern::Xx, out);
+            let prologue = prologue_of(config, Pattern::Xx, out);
             dial_xx(config, &prologue, expected, rng, out)
         });
-        Self { step: Some(step), decoder: RecordDecoder::new(config.magic), deadline }
+        Self::begin(config, step, deadline)
     }
 
     /// Begins as the responder.
     pub(super) fn listen(config: &ConnectionConfig, deadline: Timestamp) -> Self {
-        Self { step: Some(Step::Preamble), decoder: RecordDecoder::new(config.magic), deadline }
+        Self { client_hello: Some(0), ..Self::begin(config, Step::Preamble, deadline) }
+    }
+
+    /// Begins on a stream that TLS has secured. An initiator's first words are appended to `out`.
+    ///
+    /// # Errors
+    /// The certificate names somebody else than who was dialled, or us.
+    pub(super) fn certified(
+        config: &ConnectionConfig,
+        session: Session,
+        dialled: Option<Option<NodeId>>,
+        deadline: Timestamp,
+        out: &mut Vec<u8>,
+    ) -> Result<Self, Failure> {
+        let certified = match dialled {
+            Some(expected) => Certified::dial(config, session, expected, out)?,
+            None => Certified::listen(config, session)?,
+        };
+        Ok(Self::begin(config, Step::Certified(Box::new(certified)), deadline))
+    }
+
+    const fn begin(config: &ConnectionConfig, step: Step, deadline: Timestamp) -> Self {
+        Self { step: Some(step), decoder: RecordDecoder::new(config.magic), client_hello: None, deadline }
     }
 
     pub(super) const fn deadline(&self) -> Timestamp {
@@ -133,7 +168,7 @@ impl Handshake {
     }
 
     /// Whether the other side may be told why there will be no connection: not before it has shown that it speaks our
-    /// language, unless it is we who began to talk.
+    /// language, unless it is we who began to talk, or it has shown a certificate.
     pub(super) const fn may_refuse(&self) -> bool {
         !matches!(self.step, Some(Step::Preamble))
     }
@@ -148,6 +183,7 @@ impl Handshake {
         out: &mut Vec<u8>,
     ) -> Result<Option<Secured>, Failure> {
         let silence = |error: DecodeError| Failure::silent(Closed::by_us(error.close_reason()));
+        self.look_for_tls(input)?;
         loop {
             let may_refuse = self.may_refuse();
             let record = match self.decoder.read(input) {
@@ -167,6 +203,26 @@ impl Handshake {
                 ControlFlow::Break(secured) => return Ok(Some(secured)),
             }
         }
+    }
+}
+
+impl Handshake {
+    /// Whoever begins with a whole ClientHello is told that we speak something else; any other beginning is for the decoder.
+    fn look_for_tls(&mut self, input: &mut &[u8]) -> Result<(), Failure> {
+        while let Some(seen) = self.client_hello {
+            let Some((&byte, rest)) = input.split_first() else { return Ok(()) };
+            if CLIENT_HELLO[seen].is_some_and(|expected| expected != byte) {
+                self.client_hello = None;
+                // Our magic does not begin like that: if anything was taken for TLS, it is neither.
+                return if seen == 0 { Ok(()) } else { Err(Failure::silent(Closed::by_us(CloseReason::WrongMagic))) };
+            }
+            *input = rest;
+            if seen + 1 == CLIENT_HELLO.len() {
+                return Err(Failure::refuse(CloseReason::OtherSecurity));
+            }
+            self.client_hello = Some(seen + 1);
+        }
+        Ok(())
     }
 }
 
@@ -210,18 +266,26 @@ impl Step {
             (Self::Third { noise, version }, RecordKind::Handshake) => {
                 read_third(config, noise, version, message).map(Next::Break)
             }
+            (Self::Certified(certified), kind) => Ok(match certified.read(config, kind, message, out)? {
+                ControlFlow::Continue(certified) => Next::Continue(Self::Certified(Box::new(certified))),
+                ControlFlow::Break(secured) => Next::Break(secured),
+            }),
             _ => Err(Failure::refuse(CloseReason::UnexpectedRecord)),
         }
     }
 }
 
-/// Appends the preamble; the prologue that it makes.
-fn put_preamble(config: &ConnectionConfig, pattern: Pattern, out: &mut Vec<u8>) -> Vec<u8> {
+/// Appends the preamble.
+fn put_preamble(config: &ConnectionConfig, pattern: u8, suite: u8, out: &mut Vec<u8>) {
     let (version_min, version_max) = config.versions;
-    let (network, pattern, suite) = (config.network, pattern as u8, SUITE_CHACHAPOLY);
-    let preamble = Preamble { version_min, version_max, network, pattern, suite, flags: 0 };
-    let start = out.len();
+    let preamble = Preamble { version_min, version_max, network: config.network, pattern, suite, flags: 0 };
     put_record(out, config.magic, RecordKind::Preamble, |out| out.extend_from_slice(&preamble.encode()));
+}
+
+/// Appends the preamble; the prologue that it makes.
+fn prologue_of(config: &ConnectionConfig, pattern: Pattern, out: &mut Vec<u8>) -> Vec<u8> {
+    let start = out.len();
+    put_preamble(config, pattern as u8, SUITE_CHACHAPOLY, out);
     [PROLOGUE, &out[start..]].concat()
 }
 
@@ -260,7 +324,7 @@ fn dial_ik(
     out: &mut Vec<u8>,
 ) -> Option<Step> {
     let start = out.len();
-    let prologue = put_preamble(config, Pattern::Ik, out);
+    let prologue = prologue_of(config, Pattern::Ik, out);
     let mut noise = HandshakeState::ik_initiator(&prologue, config.static_key.clone(), key, rng);
     let at = out.len();
     if write_message(config, &mut noise, NO_VERSION, out).is_err() {
@@ -270,9 +334,9 @@ fn dial_ik(
     Some(Step::SecondOfIk { noise, expected, prologue, first: out[at..].to_vec() })
 }
 
-fn read_preamble(config: &ConnectionConfig, rng: &mut SecretRng, record: Record<'_>) -> Result<Step, Failure> {
-    let preamble =
-        Preamble::decode(record.payload()).map_err(|error| Failure::silent(Closed::by_us(error.close_reason())))?;
+/// Reads a preamble: what it says, and the version to speak.
+fn agree(config: &ConnectionConfig, message: &[u8]) -> Result<(Preamble, u8), Failure> {
+    let preamble = Preamble::decode(message).map_err(|error| Failure::silent(Closed::by_us(error.close_reason())))?;
     let (min, max) = config.versions;
     let version = max.min(preamble.version_max);
     if version < min.max(preamble.version_min) {
@@ -281,6 +345,11 @@ fn read_preamble(config: &ConnectionConfig, rng: &mut SecretRng, record: Record<
     if preamble.network != config.network {
         return Err(Failure::refuse(CloseReason::WrongNetwork));
     }
+    Ok((preamble, version))
+}
+
+fn read_preamble(config: &ConnectionConfig, rng: &mut SecretRng, record: Record<'_>) -> Result<Step, Failure> {
+    let (preamble, version) = agree(config, record.payload())?;
     if preamble.suite != SUITE_CHACHAPOLY {
         return Err(Failure::refuse(CloseReason::WrongSuite));
     }

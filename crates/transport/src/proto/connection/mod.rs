@@ -58,6 +58,7 @@ mod sealed;
 mod tests;
 
 pub use config::{ConnectionConfig, REKEY_EVERY, WIRE_VERSION};
+pub use handshake::Session;
 
 use core::{fmt, net::SocketAddr};
 use std::sync::Arc;
@@ -141,6 +142,55 @@ impl SecureConnection {
         let deadline = now.mono + config.handshake_deadline;
         let handshake = Handshake::dial(&config, expected, dial_key, deadline, &mut rng, &mut output);
         Self::handshaking(config, true, remote, handshake, output, rng)
+    }
+
+    /// A connection over a stream that mutual TLS has secured, with what that `session` has shown; `dialled` says whom we
+    /// expected if we dialled. What is left to do is to prove the identities that the certificates name; then records
+    /// go in clear, for TLS seals them. `now` is when the stream began, from where the deadline of the handshake counts.
+    pub fn certified(
+        config: Arc<ConnectionConfig>,
+        remote: SocketAddr,
+        session: Session,
+        dialled: Option<Option<NodeId>>,
+        now: Now,
+        rng: SecretRng,
+    ) -> Self {
+        let (outbound, deadline) = (dialled.is_some(), now.mono + config.handshake_deadline);
+        let mut output = Vec::new();
+        match Handshake::certified(&config, session, dialled, deadline, &mut output) {
+            Ok(handshake) => Self::handshaking(config, outbound, remote, handshake, output, rng),
+            Err(failure) => {
+                let mut this = Self::ended(config, outbound, remote, rng);
+                this.fail(failure);
+                this
+            }
+        }
+    }
+
+    /// The end of a stream that never became a connection, because of the layer that should have secured it: what there is
+    /// to say is said in clear if `tell`, and `closed` goes to the runner as if the connection had begun.
+    pub fn refused(
+        config: Arc<ConnectionConfig>,
+        outbound: bool,
+        remote: SocketAddr,
+        closed: Closed,
+        tell: bool,
+        rng: SecretRng,
+    ) -> Self {
+        let mut this = Self::ended(config, outbound, remote, rng);
+        this.fail(Failure { closed, answer: if tell { Answer::Refuse } else { Answer::Silence } });
+        this
+    }
+
+    /// The layer below that secures the stream has come to an end of its own, by its own verdict or the other side's. A
+    /// verdict of ours is still told to the other side.
+    pub fn handle_end_below(&mut self, closed: Closed) {
+        self.end(closed);
+    }
+
+    fn ended(config: Arc<ConnectionConfig>, outbound: bool, remote: SocketAddr, rng: SecretRng) -> Self {
+        let (state, output, events) = (State::Closed, Vec::new(), Events::new());
+        Self { config, outbound, remote, rng, state, output, events, closed: None, account: None }
     }
 
     fn handshaking(

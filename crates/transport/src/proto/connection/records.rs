@@ -85,7 +85,6 @@ pub(super) enum LastWord {
     /// Under this key.
     Sealed(CipherState),
     /// In clear.
-    #[expect(dead_code, reason = "the handshake on a secured stream, which makes it, follows")]
     Plain,
 }
 

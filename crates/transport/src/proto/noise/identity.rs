@@ -83,13 +83,18 @@ pub struct Claim {
 impl Claim {
     fn signed_bytes(&self, role: Role) -> Vec<u8> {
         let mut input = signing_input(DOMAIN);
-        input.push(match role {
-            Role::Initiator => 0x00,
-            Role::Responder => 0x01,
-        });
+        input.push(role_byte(role));
         input.extend_from_slice(&self.handshake_hash);
         input.extend_from_slice(&self.static_key);
         input
+    }
+}
+
+/// A role in signed bytes.
+pub(in crate::proto) const fn role_byte(role: Role) -> u8 {
+    match role {
+        Role::Initiator => 0x00,
+        Role::Responder => 0x01,
     }
 }
 
@@ -155,7 +160,12 @@ struct Body {
 
 /// The payload by which `identity` proves `claim`.
 pub fn seal_payload(identity: &Keypair, claim: &Claim, hello: &Hello) -> Vec<u8> {
-    let signature = identity.sign(&claim.signed_bytes(claim.role));
+    seal_signed(identity, &claim.signed_bytes(claim.role), hello)
+}
+
+/// The payload by which `identity` proves what these bytes say.
+pub(in crate::proto) fn seal_signed(identity: &Keypair, signed: &[u8], hello: &Hello) -> Vec<u8> {
+    let signature = identity.sign(signed);
     let (r, s) = signature.split_at(32);
     let body = payload::to_bytes(&Body {
         identity: identity.node_id(),
@@ -174,13 +184,26 @@ pub fn seal_payload(identity: &Keypair, claim: &Claim, hello: &Hello) -> Vec<u8>
 /// # Errors
 /// Every [`ProofError`] but [`Noise`](ProofError::Noise) and [`UnexpectedPayload`](ProofError::UnexpectedPayload).
 pub fn open_payload(payload: &[u8], claim: &Claim, own: NodeId) -> Result<RemoteIdentity, ProofError> {
+    open_signed(payload, own, claim.role, |role| claim.signed_bytes(role))
+}
+
+/// Checks a payload that should prove what `signed` says for the sender's role; `own` is the identity of whoever reads it.
+///
+/// # Errors
+/// Those of [`open_payload`].
+pub(in crate::proto) fn open_signed(
+    payload: &[u8],
+    own: NodeId,
+    role: Role,
+    signed: impl Fn(Role) -> Vec<u8>,
+) -> Result<RemoteIdentity, ProofError> {
     let body: Body = payload::from_bytes(unpad(payload)?, MAX_PAYLOAD).map_err(|_| ProofError::Malformed)?;
     let hello = Hello::new(body.features, body.listen)?;
     let signature = body.signature.as_flattened().try_into().expect("twice 32 bytes are 64");
-    let made_for = |role| verify_strict(body.identity, &claim.signed_bytes(role), signature).is_ok();
-    if !made_for(claim.role) {
+    let made_for = |role| verify_strict(body.identity, &signed(role), signature).is_ok();
+    if !made_for(role) {
         // The second check only names the failure; it is paid once, by a connection that ends here.
-        return Err(if made_for(claim.role.opposite()) { ProofError::WrongRole } else { ProofError::BadSignature });
+        return Err(if made_for(role.opposite()) { ProofError::WrongRole } else { ProofError::BadSignature });
     }
     if body.identity == own {
         return Err(ProofError::Oneself);

@@ -13,11 +13,12 @@ use crate::proto::noise::{
 pub(super) const NO_VERSION: u8 = 0;
 
 /// The version that a proof names.
-const fn version_of(remote: &RemoteIdentity) -> u8 {
+pub(super) const fn version_of(remote: &RemoteIdentity) -> u8 {
     (remote.hello.features() >> VERSION_SHIFT) as u8
 }
 
-const fn proof_reason(error: ProofError) -> CloseReason {
+/// What a proof that does not hold ends with.
+pub(super) const fn proof_reason(error: ProofError) -> CloseReason {
     match error {
         ProofError::Noise(_)
         | ProofError::UnexpectedPayload
@@ -126,7 +127,7 @@ pub(super) fn write_message(
 }
 
 /// What we say about ourselves once we are authenticated.
-fn hello(config: &ConnectionConfig, version: u8) -> Hello {
+pub(super) fn hello(config: &ConnectionConfig, version: u8) -> Hello {
     let features = config.features & FEATURES | u64::from(version) << VERSION_SHIFT;
     let listen = config.listen.iter().take(MAX_LISTEN_ADDRESSES).copied().collect();
     Hello::new(features, listen).expect("cut to the number of addresses that are allowed")

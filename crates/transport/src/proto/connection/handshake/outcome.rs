@@ -31,7 +31,6 @@ pub(in crate::proto::connection) enum Channel {
         keys: Split,
     },
     /// The stream itself.
-    #[expect(dead_code, reason = "the handshake on a secured stream, which makes it, follows")]
     Below,
 }
 

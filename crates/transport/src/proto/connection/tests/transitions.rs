@@ -215,6 +215,9 @@ fn place(connection: &SecureConnection) -> Place {
             Step::Second { .. } => Second,
             Step::SecondOfIk { .. } => SecondOfIk,
             Step::Third { .. } => Third,
+            Step::Certified(_) => {
+                unreachable!("no stream here is secured below; `tests/connection_stories/certified.rs`")
+            }
         },
         State::Confirming(_) => Confirming,
         State::Open(open) if open.wants_bytes() => Open,

@@ -1,0 +1,7 @@
+//! Mutual TLS over sockets: who gets in, who does not, and what both sides hear of it.
+
+mod certificates;
+mod members;
+mod other;
+mod reload;
+mod stage;

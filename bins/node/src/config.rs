@@ -68,7 +68,7 @@ pub const SCHEMA: Schema = &[
 ];
 
 /// The variables of the environment.
-const VARIABLES: &[&str] = &[
+pub(crate) const VARIABLES: &[&str] = &[
     "PEERAGE_LISTEN",
     "PEERAGE_ADVERTISE",
     "PEERAGE_SEEDS",

@@ -15,7 +15,7 @@ fn main() -> ExitCode {
     let mut out = std::io::stdout();
     let result = match Cli::parse().command {
         Command::Client(command) => runtime.block_on(commands::execute(command, &mut out)).map(|()| true),
-        Command::Run(args) => runtime.block_on(commands::run::execute(args)).map(|()| true),
+        Command::Run(args) => runtime.block_on(commands::run::execute(*args)).map(|()| true),
         Command::Devnet(args) => runtime.block_on(commands::devnet::execute(args, &mut out)).map_err(CliError::from),
         Command::Verify(args) => commands::verify::execute(&args, &mut out),
     };

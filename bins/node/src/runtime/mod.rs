@@ -233,10 +233,8 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
         orders: tokio::sync::Mutex::default(),
     });
     let looking = [
-        tokio::spawn(look_again(Arc::clone(&node), reserved, |reserved, _| {
-            reserved.into_iter().map(PeerCommand::Reserve).map(ManagedCommand::Peers).collect()
-        })),
-        tokio::spawn(look_again(Arc::clone(&node), seeds, |_, seeds| set_seeds(seeds))),
+        tokio::spawn(follow_reserved(Arc::clone(&node), reserved)),
+        tokio::spawn(follow_seeds(Arc::clone(&node), seeds)),
     ];
     tokio::pin!(stop);
     let ending = loop {
@@ -415,29 +413,38 @@ pub fn magic(genesis: &Genesis) -> Magic {
     }
 }
 
-type StackCommand = ManagedCommand<OverlayCommand>;
-
-/// Looks up names again and again. `tell` says what the stack is told if somebody moved: it gets those who did, and all.
-async fn look_again(node: Arc<Node>, mut names: Names, tell: fn(Vec<KnownPeer>, Vec<KnownPeer>) -> Vec<StackCommand>) {
+/// Looks up the names of reserved peers again and again, and says where they are now.
+async fn follow_reserved(node: Arc<Node>, mut names: Names) {
     while let Some(after) = names.look_again_after() {
         tokio::time::sleep(after).await;
-        let moved = names.look_again(names::look_up).await;
-        if moved.is_empty() {
-            continue;
-        }
-        for command in tell(moved, names.known()) {
-            if node.handle.command(command).await.is_err() {
-                return;
+        for known in names.look_again(names::look_up).await {
+            let peer = known.peer;
+            let still =
+                node.handle.inspect(move |stack| stack.peers().reserved().any(|known| known.peer == peer)).await;
+            // The operator may have released it since.
+            if still.is_ok_and(|still| still) {
+                let command = ManagedCommand::Peers(PeerCommand::Reserve(known));
+                let _stopping = node.handle.command(command).await;
             }
         }
     }
 }
 
-/// First the peer manager, which dials a seed where it is configured to be whatever that is; then discovery, which wants it.
-fn set_seeds(seeds: Vec<KnownPeer>) -> Vec<StackCommand> {
-    let places = seeds.iter().map(|seed| (seed.peer, seed.addrs.clone())).collect();
-    let wanted = OverlayCommand::Discovery(DiscoveryCommand::SetSeeds(places));
-    vec![ManagedCommand::Peers(PeerCommand::Seeds(seeds)), ManagedCommand::Upper(wanted)]
+/// The same of seeds, which discovery wants where they are.
+async fn follow_seeds(node: Arc<Node>, mut names: Names) {
+    while let Some(after) = names.look_again_after() {
+        tokio::time::sleep(after).await;
+        if names.look_again(names::look_up).await.is_empty() {
+            continue;
+        }
+        // First the peer manager, which dials a seed where it is configured to be whatever that is.
+        let seeds = names.known();
+        let places = seeds.iter().map(|seed| (seed.peer, seed.addrs.clone())).collect();
+        let wanted = OverlayCommand::Discovery(DiscoveryCommand::SetSeeds(places));
+        for command in [ManagedCommand::Peers(PeerCommand::Seeds(seeds)), ManagedCommand::Upper(wanted)] {
+            let _stopping = node.handle.command(command).await;
+        }
+    }
 }
 
 /// What answers clients of the control socket.

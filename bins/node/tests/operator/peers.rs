@@ -104,3 +104,22 @@ fn who_comes_and_who_does_not_is_the_operator_s_word_while_the_node_runs_and_ban
     assert_ne!(status.seed(), seed);
     node.terminate().succeeded();
 }
+
+/// The name ends in `.invalid`, which no resolver knows (RFC 6761, 6.4).
+#[test]
+fn a_reserved_peer_whose_name_means_nothing_is_reserved_all_the_same() {
+    let _alone = alone();
+    let ground = tempfile::tempdir().expect("a temporary directory");
+    let home = Home::new(&ground.path().join("one"));
+    let friend = Home::joining(&ground.path().join("two"), &home);
+    let (other, of_other) = friend.up(&[]);
+    let seed = of_other.seed();
+    let id = seed.split_once('@').expect("nodeid@host:port").0;
+    let (mut node, status) = home.up(&["--reserved", &format!("{id}@nowhere.invalid:4477")]);
+    node.says("cannot resolve a reserved peer");
+    say(&friend, &["reserve", &status.seed()]).succeeded();
+    eventually("the other one comes", || peer(&home, id).is_some());
+    assert_eq!(peer(&home, id).expect("it is there")["standing"], "reserved");
+    other.terminate().succeeded();
+    node.terminate().succeeded();
+}

@@ -7,7 +7,7 @@
 
 use core::{
     cell::Cell,
-    future::{Future as _, poll_fn},
+    future::poll_fn,
     net::SocketAddr,
     pin::Pin,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
@@ -24,11 +24,12 @@ use tokio::{
     io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _, ReadBuf},
     sync::mpsc::UnboundedSender,
     task::yield_now,
-    time::{Sleep, timeout},
+    time::timeout,
 };
 
 use super::{
     Clock,
+    clock::Alarm,
     fabric::BoxedStream,
     mailbox::{Found, Mail},
 };
@@ -107,10 +108,7 @@ pub(super) struct LinkTask {
     ahead: usize,
     last_words: Option<Timestamp>,
     starved_check: Option<Timestamp>,
-    /// Wakes the task when something is due, or before.
-    alarm: Pin<Box<Sleep>>,
-    /// When that is, if it is set at all.
-    armed: Option<Timestamp>,
+    alarm: Alarm,
 }
 
 /// How a turn ended, if the task does not just wait for something.
@@ -166,8 +164,7 @@ impl LinkTask {
             ahead: WRITE_BYTES,
             last_words: None,
             starved_check: None,
-            alarm: Box::pin(tokio::time::sleep(Duration::ZERO)),
-            armed: None,
+            alarm: Alarm::new(clock),
         }
     }
 
@@ -220,7 +217,7 @@ impl LinkTask {
             Wrote::Piece => return Poll::Ready(Turn::Pause),
             Wrote::All | Wrote::Blocked | Wrote::Failed => again |= over != self.last_words.is_some(),
         }
-        if again || self.sleep(cx, now) {
+        if again || self.is_due(cx, now) {
             // To the end of the queue: others have their turn.
             cx.waker().wake_by_ref();
         }
@@ -361,23 +358,10 @@ impl LinkTask {
         }
     }
 
-    /// Sets the alarm for what is due next; whether something is due already.
-    fn sleep(&mut self, cx: &mut Context<'_>, now: Now) -> bool {
+    /// Whether something is due already; if not, the task is woken when it is.
+    fn is_due(&mut self, cx: &mut Context<'_>, now: Now) -> bool {
         let due = [self.connection.next_timeout(), self.last_words, self.starved_check].into_iter().flatten().min();
-        let Some(due) = due else { return false };
-        if due <= now.mono {
-            return true;
-        }
-        // An alarm that comes too early is set again then: most deadlines are moved before they come.
-        if self.armed.is_none_or(|at| due < at) {
-            self.alarm.as_mut().reset(self.clock.instant(due));
-            self.armed = Some(due);
-        }
-        let rang = self.alarm.as_mut().poll(cx).is_ready();
-        if rang {
-            self.armed = None;
-        }
-        rang
+        self.alarm.poll(cx, due, now.mono).is_ready()
     }
 }
 

@@ -199,6 +199,8 @@ impl Open {
         rng: &mut SecretRng,
         events: &mut Events,
     ) -> Result<(), Closed> {
+        // Deadlines are seldom, or the connection is quiet.
+        self.session.mux.rest();
         if let Some(mut pause) = self.pause.take_if(|pause| pause.retry <= now) {
             let untaken = self.session.read_frames(now, &pause.frames, events).map_err(Closed::by_us)?.len();
             if untaken == 0 {
@@ -218,8 +220,6 @@ impl Open {
         } else if self.pace.is_too_slow(now) {
             return Err(Closed::by_us(CloseReason::TooSlow));
         }
-        // Deadlines are seldom, or the connection is quiet.
-        self.session.mux.rest();
         self.session.heartbeat.handle_timeout(now, || rng.next_u64()).map_err(Closed::by_us)?;
         while let Some(id) = self.session.requests.end_due(now) {
             events.push_back(ConnectionEvent::Response { id, result: Err(RequestError::Timeout) });

@@ -7,7 +7,7 @@
 
 use core::{
     cell::Cell,
-    future::{Future as _, poll_fn},
+    future::poll_fn,
     net::SocketAddr,
     pin::Pin,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
@@ -24,12 +24,13 @@ use tokio::{
     io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _, ReadBuf},
     sync::mpsc::UnboundedSender,
     task::yield_now,
-    time::{Sleep, timeout},
+    time::timeout,
 };
 
 use super::{
     Clock,
     bandwidth::Gate,
+    clock::Alarm,
     fabric::BoxedStream,
     mailbox::{Found, Mail},
 };
@@ -114,10 +115,7 @@ pub(super) struct LinkTask {
     write_patience: Duration,
     /// When that is over, while something is there.
     too_slow: Option<Timestamp>,
-    /// Wakes the task when something is due, or before.
-    alarm: Pin<Box<Sleep>>,
-    /// When that is, if it is set at all.
-    armed: Option<Timestamp>,
+    alarm: Alarm,
 }
 
 /// How a turn ended, if the task does not just wait for something.
@@ -178,8 +176,7 @@ impl LinkTask {
             starved_check: None,
             write_patience,
             too_slow: None,
-            alarm: Box::pin(tokio::time::sleep(Duration::ZERO)),
-            armed: None,
+            alarm: Alarm::new(clock),
         }
     }
 
@@ -235,7 +232,7 @@ impl LinkTask {
             Wrote::Piece => return Poll::Ready(Turn::Pause),
             Wrote::All | Wrote::Blocked | Wrote::Failed => again |= over != self.last_words.is_some(),
         }
-        if again || self.sleep(cx, now) {
+        if again || self.is_due(cx, now) {
             // To the end of the queue: others have their turn.
             cx.waker().wake_by_ref();
         }
@@ -416,26 +413,12 @@ impl LinkTask {
         false
     }
 
-    /// Sets the alarm for what is due next; whether something is due already.
-    fn sleep(&mut self, cx: &mut Context<'_>, now: Now) -> bool {
+    /// Whether something is due already; if not, the task is woken when it is.
+    fn is_due(&mut self, cx: &mut Context<'_>, now: Now) -> bool {
         // Who is told to go for it, waits for nothing but its last words.
         let too_slow = self.too_slow.filter(|_| self.last_words.is_none());
         let due = [self.connection.next_timeout(), self.last_words, self.starved_check, too_slow];
-        let due = due.into_iter().flatten().min();
-        let Some(due) = due else { return false };
-        if due <= now.mono {
-            return true;
-        }
-        // An alarm that comes too early is set again then: most deadlines are moved before they come.
-        if self.armed.is_none_or(|at| due < at) {
-            self.alarm.as_mut().reset(self.clock.instant(due));
-            self.armed = Some(due);
-        }
-        let rang = self.alarm.as_mut().poll(cx).is_ready();
-        if rang {
-            self.armed = None;
-        }
-        rang
+        self.alarm.poll(cx, due.into_iter().flatten().min(), now.mono).is_ready()
     }
 }
 

@@ -20,8 +20,8 @@ use tokio::{
 use crate::proto::{admission::Admission, inflow::Inflow};
 
 use super::{
-    BoxedStream, Clock, DriverConfig, Fabric, Handle, SecureChannel, Target, bandwidth::Gates, lanes::Lanes,
-    link::LinkEvent, mailbox::Post, registry::Registry,
+    BoxedStream, Clock, DriverConfig, Fabric, Handle, SecureChannel, Target, bandwidth::Gates, clock::Alarm,
+    lanes::Lanes, link::LinkEvent, mailbox::Post, registry::Registry,
 };
 
 /// Looks at the protocol on the stack task.
@@ -208,6 +208,7 @@ where
     pub(super) async fn run(mut self) {
         let listening = self.listen();
         let letting_time_pass = tokio::spawn(Arc::clone(&self.gates).run());
+        let mut alarm = Alarm::new(self.clock);
         let stopped = loop {
             if let Err(ended) = self.work() {
                 break ended;
@@ -234,7 +235,7 @@ where
                     self.opened(opened);
                     Ok(())
                 }
-                () = self.clock.sleep_until(wake) => Ok(()),
+                () = poll_fn(|cx| alarm.poll(cx, wake, self.clock.now().mono)) => Ok(()),
             };
             if let Err(ended) = ended {
                 break ended;

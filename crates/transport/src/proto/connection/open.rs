@@ -200,6 +200,8 @@ impl Open {
     }
 
     pub(super) fn handle_timeout(&mut self, now: Now, rng: &mut SecretRng, events: &mut Events) -> Result<(), Closed> {
+        // Deadlines are seldom, or the connection is quiet.
+        self.session.mux.rest();
         if let Some(mut pause) = self.pause.take_if(|pause| pause.retry <= now.mono) {
             let untaken = self.session.read_frames(now, &pause.frames, events).map_err(Closed::by_us)?.len();
             if untaken == 0 {
@@ -220,8 +222,6 @@ impl Open {
         } else if self.pace.is_too_slow(now.mono) {
             return Err(Closed::by_us(CloseReason::TooSlow));
         }
-        // Deadlines are seldom, or the connection is quiet.
-        self.session.mux.rest();
         self.session.heartbeat.handle_timeout(now.mono, || rng.next_u64()).map_err(Closed::by_us)?;
         while let Some(id) = self.session.requests.end_due(now.mono) {
             events.push_back(ConnectionEvent::Response { id, result: Err(RequestError::Timeout) });

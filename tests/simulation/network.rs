@@ -165,8 +165,6 @@ impl Network {
                     // What a fault costs is in the bans above.
                     ManagedEvent::Peers(
                         PeerEvent::Fault { .. }
-                        | PeerEvent::Banned { .. }
-                        | PeerEvent::Unbanned { .. }
                         | PeerEvent::Evicted { .. }
                         | PeerEvent::Unmet { .. }
                         | PeerEvent::Banned { .. }

@@ -46,6 +46,8 @@ pub enum ClientCommand {
     Status(QueryArgs),
     /// With whom a running node is connected.
     Peers(QueryArgs),
+    /// What passes over the connections of a running node, and how much may.
+    Bandwidth(BandwidthArgs),
     /// What happened between a running node and a peer, and why.
     Why(WhyArgs),
     /// Orders about peers, and questions about what was ordered.
@@ -125,6 +127,12 @@ pub struct SettingArgs {
     /// Memory for what is kept because others asked for it.
     #[arg(long, value_name = "BYTES")]
     pub budget_bytes: Option<usize>,
+    /// Bytes a second that the node sends at most; 0 for no limit.
+    #[arg(long, value_name = "BYTES")]
+    pub egress_limit: Option<u64>,
+    /// Bytes a second that the node reads at most; 0 for no limit.
+    #[arg(long, value_name = "BYTES")]
+    pub ingress_limit: Option<u64>,
     /// Whether acknowledged transactions survive a crash of this node.
     #[arg(long, value_name = "BOOL", action = ArgAction::Set)]
     pub outbox: Option<bool>,
@@ -154,10 +162,26 @@ impl From<SettingArgs> for Layer {
             max_peers: args.max_peers,
             outbound_per_group: args.outbound_per_group,
             budget_bytes: args.budget_bytes,
+            egress_limit: args.egress_limit,
+            ingress_limit: args.ingress_limit,
             outbox: args.outbox,
             log: LogLayer { filter: args.log_filter, format: args.log_format },
         }
     }
+}
+
+/// Arguments of `bandwidth`.
+#[derive(Debug, Args)]
+pub struct BandwidthArgs {
+    /// Bytes a second to send at most from now on; 0 for no limit.
+    #[arg(long, value_name = "BYTES")]
+    pub egress_limit: Option<u64>,
+    /// Bytes a second to read at most from now on; 0 for no limit.
+    #[arg(long, value_name = "BYTES")]
+    pub ingress_limit: Option<u64>,
+    /// Where the node is, and how to print.
+    #[command(flatten)]
+    pub query: QueryArgs,
 }
 
 /// Arguments of `why`.

@@ -3,9 +3,9 @@
 //! Flags win over `PEERAGE_*` variables, those over the file, that over the defaults. A [`NodeConfig`] exists only if all
 //! of it makes sense.
 
-use core::{fmt, net::SocketAddr, str::FromStr};
+use core::{fmt, net::SocketAddr, num::NonZeroU64, str::FromStr};
 use peerage_core::{Budget, NodeId};
-use peerage_transport::proto::peer_manager::Rule;
+use peerage_transport::{driver::Bandwidth, proto::peer_manager::Rule};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -14,6 +14,7 @@ use std::{
 use thiserror::Error;
 
 use crate::toml_file::{Schema, TomlError, TomlFile, nearest};
+use environment::{list, value};
 pub use lists::{ListLine, Trusted};
 
 /// Port on which a node listens if nothing else is said. Our guess: not assigned by IANA, above the privileged ones.
@@ -28,6 +29,9 @@ pub const DEFAULT_OUTBOUND_PER_GROUP: usize = 1;
 pub(crate) const MOST_PEERS: usize = 1000;
 /// Less memory does not even hold a few of the largest messages. Our guess: sixteen of them.
 const LEAST_BUDGET_BYTES: usize = 32 << 20;
+/// Less than so many bytes a second, in either direction, does not keep the connections of [`DEFAULT_MAX_PEERS`] alive: a message
+/// that was begun must go on at 1 KiB/s (parameters, 1.3).
+pub const LEAST_LIMIT: u64 = 64 << 10;
 /// What is logged if nothing else is said.
 const DEFAULT_FILTER: &str = "info";
 
@@ -47,6 +51,8 @@ pub const SCHEMA: Schema = &[
             "max_peers",
             "outbound_per_group",
             "budget_bytes",
+            "egress_limit",
+            "ingress_limit",
             "outbox",
             "log",
         ],
@@ -67,6 +73,8 @@ const VARIABLES: &[&str] = &[
     "PEERAGE_MAX_PEERS",
     "PEERAGE_OUTBOUND_PER_GROUP",
     "PEERAGE_BUDGET_BYTES",
+    "PEERAGE_EGRESS_LIMIT",
+    "PEERAGE_INGRESS_LIMIT",
     "PEERAGE_OUTBOX",
     "PEERAGE_LOG_FILTER",
     "PEERAGE_LOG_FORMAT",
@@ -287,6 +295,10 @@ pub struct Layer {
     pub outbound_per_group: Option<usize>,
     /// See [`NodeConfig::budget_bytes`].
     pub budget_bytes: Option<usize>,
+    /// See [`NodeConfig::bandwidth`]; 0 for no limit.
+    pub egress_limit: Option<u64>,
+    /// See [`NodeConfig::bandwidth`]; 0 for no limit.
+    pub ingress_limit: Option<u64>,
     /// See [`NodeConfig::outbox`].
     pub outbox: Option<bool>,
     /// See [`NodeConfig::log`].
@@ -319,6 +331,7 @@ pub struct NodeConfig {
     max_peers: usize,
     outbound_per_group: usize,
     budget_bytes: usize,
+    bandwidth: Bandwidth,
     outbox: bool,
     log: LogConfig,
 }
@@ -379,6 +392,10 @@ impl NodeConfig {
             max_peers: pick!(max_peers).unwrap_or(DEFAULT_MAX_PEERS),
             outbound_per_group: pick!(outbound_per_group).unwrap_or(DEFAULT_OUTBOUND_PER_GROUP),
             budget_bytes: pick!(budget_bytes).unwrap_or(Budget::DEFAULT_CAP),
+            bandwidth: Bandwidth {
+                egress: pick!(egress_limit).and_then(NonZeroU64::new),
+                ingress: pick!(ingress_limit).and_then(NonZeroU64::new),
+            },
             outbox: pick!(outbox).unwrap_or(true),
             log: LogConfig {
                 filter: pick!(log.filter).unwrap_or_else(|| DEFAULT_FILTER.to_owned()),
@@ -399,6 +416,12 @@ impl NodeConfig {
         }
         if config.budget_bytes < LEAST_BUDGET_BYTES {
             return invalid("budget_bytes", &format!("a node needs {LEAST_BUDGET_BYTES} at least"));
+        }
+        let Bandwidth { egress, ingress } = config.bandwidth;
+        for (setting, limit) in [("egress_limit", egress), ("ingress_limit", ingress)] {
+            if limit.is_some_and(|limit| limit.get() < LEAST_LIMIT) {
+                return invalid(setting, &format!("a node needs {LEAST_LIMIT} bytes a second at least; 0 is no limit"));
+            }
         }
         // Blanks in front of a directive shift what `tracing-subscriber` reads of it, and beside other letters it panics.
         if !config.log.filter.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -474,6 +497,11 @@ impl NodeConfig {
         self.budget_bytes
     }
 
+    /// Bytes a second that the node sends and reads at most, over all connections. Default: no limit.
+    pub const fn bandwidth(&self) -> Bandwidth {
+        self.bandwidth
+    }
+
     /// Whether acknowledged transactions survive a crash of this node. Default: yes.
     pub const fn outbox(&self) -> bool {
         self.outbox
@@ -500,6 +528,8 @@ impl Origins {
             "max_peers" => layer.max_peers.is_some(),
             "outbound_per_group" => layer.outbound_per_group.is_some(),
             "budget_bytes" => layer.budget_bytes.is_some(),
+            "egress_limit" => layer.egress_limit.is_some(),
+            "ingress_limit" => layer.ingress_limit.is_some(),
             "log.filter" => layer.log.filter.is_some(),
             _ => false,
         };
@@ -551,35 +581,17 @@ pub(crate) fn layer_of(environment: impl IntoIterator<Item = (String, String)>) 
         max_peers: value(take("PEERAGE_MAX_PEERS"))?,
         outbound_per_group: value(take("PEERAGE_OUTBOUND_PER_GROUP"))?,
         budget_bytes: value(take("PEERAGE_BUDGET_BYTES"))?,
+        egress_limit: value(take("PEERAGE_EGRESS_LIMIT"))?,
+        ingress_limit: value(take("PEERAGE_INGRESS_LIMIT"))?,
         outbox: value(take("PEERAGE_OUTBOX"))?,
         log: LogLayer { filter: take("PEERAGE_LOG_FILTER").1, format: value(take("PEERAGE_LOG_FORMAT"))? },
     })
 }
 
-/// A list, its parts separated by commas.
-fn list<T: FromStr<Err: fmt::Display>>(
-    (name, text): (&'static str, Option<String>),
-) -> Result<Option<Vec<T>>, ConfigError> {
-    match text {
-        None => Ok(None),
-        Some(text) if text.trim().is_empty() => Ok(Some(vec![])),
-        Some(text) => text.split(',').map(|part| parse(name, part)).collect::<Result<_, _>>().map(Some),
-    }
-}
-
-fn value<T: FromStr<Err: fmt::Display>>(
-    (name, text): (&'static str, Option<String>),
-) -> Result<Option<T>, ConfigError> {
-    text.map(|text| parse(name, &text)).transpose()
-}
-
-fn parse<T: FromStr<Err: fmt::Display>>(name: &'static str, text: &str) -> Result<T, ConfigError> {
-    text.trim().parse().map_err(|error: T::Err| ConfigError::Variable { name, reason: format!("`{text}`: {error}") })
-}
-
 /// What `init` writes: all settings with their defaults, as comments.
 pub const TEMPLATE: &str = include_str!("config_template.toml");
 
+mod environment;
 mod lists;
 #[cfg(test)]
 mod tests;

@@ -5,8 +5,8 @@ use core::{net::SocketAddr, time::Duration};
 use std::sync::Arc;
 
 use crate::{
-    Account, Charge, Class, CloseReason, Closed, Command, DropReason, Message, NodeId, Now, RequestError, Timestamp,
-    budget::Owed,
+    Account, Charge, Class, CloseReason, Closed, Command, DropReason, Message, NodeId, Now, PerClass, RequestError,
+    Timestamp, budget::Owed,
 };
 
 /// The X25519 public key of a peer's process, proved by a handshake with it: who knows it may dial that process with one
@@ -186,6 +186,13 @@ pub trait Connection {
     /// beyond what one record needs, and picks what is most urgent at this very moment: so ask only when the socket can
     /// take it. Fewer than `limit` bytes are all that there is at this moment.
     fn poll_transmit(&mut self, now: Now, buf: &mut Vec<u8>, limit: usize) -> bool;
+    /// Of which classes a record could be written at this very moment: for a runner that decides over many connections who
+    /// writes next. What `poll_record` gives whatever it is asked for counts as `Control`.
+    fn wants_to_send(&mut self) -> PerClass<bool>;
+    /// As [`poll_transmit`](Self::poll_transmit), but one record at most, of `limit` bytes at most with all that surrounds its
+    /// messages, and of no class but this and what `Control` has due. What belongs to no record, such as a handshake's messages and
+    /// the last words, comes alone and whole. A limit below 1 KiB may be passed.
+    fn poll_record(&mut self, now: Now, buf: &mut Vec<u8>, class: Class, limit: usize) -> bool;
     /// What happened, in order; `None` when there is nothing more.
     fn poll_event(&mut self) -> Option<ConnectionEvent>;
     /// When to call `handle_timeout`, if at all.

@@ -17,7 +17,7 @@ peerage-bench [--json] [--runs N] [--mib N] [--connections N,N] [ROW]...
   --mib N            size of the bulk transfer of T3 (1024)
   --ours             ours alone and no output, for a profiler: T1 and T3 to T6
   --connections N,N  how many idle connections T7 holds (1000,10000)
-  ROW                T1 .. T10; all if none is named";
+  ROW                T1 .. T10, CAP; all if none is named";
 
 fn main() {
     let mut args = std::env::args().skip(1).peekable();

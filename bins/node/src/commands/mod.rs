@@ -1,5 +1,6 @@
 //! What the commands do that need no node in this process.
 
+mod bandwidth;
 pub mod devnet;
 mod error;
 mod get;
@@ -30,6 +31,7 @@ pub async fn execute(command: ClientCommand, out: &mut impl Write) -> Result<(),
         ClientCommand::Init(args) => init::execute(&args, out),
         ClientCommand::Status(args) => status::execute(&args, out).await,
         ClientCommand::Peers(args) => peers::execute(&args, out).await,
+        ClientCommand::Bandwidth(args) => bandwidth::execute(&args, out).await,
         ClientCommand::Why(args) => why::execute(&args, out).await,
         ClientCommand::Operate(command) => operate::execute(command, out).await,
         ClientCommand::Tx(command) => tx::execute(command, out).await,

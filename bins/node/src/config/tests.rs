@@ -72,9 +72,25 @@ fn a_value_that_makes_no_sense_says_where_it_was_given() {
     }
     let number = error("", &[("PEERAGE_MAX_PEERS", "many")]);
     assert!(number.starts_with("environment variable PEERAGE_MAX_PEERS: `many`: "), "{number}");
+    let limit = error("\negress_limit = 65535\n", &[("PEERAGE_INGRESS_LIMIT", "1")]);
+    assert!(limit.starts_with("egress_limit, from /d/config.toml:2: a node needs 65536 "), "{limit}");
+    let limit = error("egress_limit = 65536\n", &[("PEERAGE_INGRESS_LIMIT", "1")]);
+    assert!(limit.starts_with("ingress_limit, from environment variable PEERAGE_INGRESS_LIMIT: "), "{limit}");
+    error("egress_limit = -1\n", &[]);
     error("max_peers = 0\n", &[]);
     error("target_peers = 0\n", &[]);
     error("target_peers = -1\n", &[]);
+}
+
+#[test]
+fn a_limit_is_set_in_each_layer_and_lifted_by_a_higher_one() {
+    let text = "egress_limit = 1000000\ningress_limit = 2000000\n";
+    let both = |config: NodeConfig| (config.bandwidth().egress, config.bandwidth().ingress);
+    let config = resolve(text, &[], Layer::default()).expect("valid");
+    assert_eq!(both(config), (NonZeroU64::new(1_000_000), NonZeroU64::new(2_000_000)));
+    let flags = Layer { ingress_limit: Some(70_000), ..Layer::default() };
+    let config = resolve(text, &[("PEERAGE_EGRESS_LIMIT", "0")], flags).expect("valid");
+    assert_eq!(both(config), (None, NonZeroU64::new(70_000)));
 }
 
 #[test]
@@ -129,7 +145,7 @@ fn the_schema_names_exactly_what_a_layer_holds() {
     let text = format!(
         "listen = \"1.1.1.1:1\"\nadvertise = \"1.1.1.1:1\"\nseeds = [\"{ID}@a:1\"]\ntarget_peers = 1\nmax_peers = 1\n\
          reserved = []\ntrusted = []\nallow = []\ndeny = []\noutbound_per_group = 1\n\
-         budget_bytes = 1\noutbox = false\n[log]\nfilter = \"info\"\nformat = \"text\"\n"
+         budget_bytes = 1\negress_limit = 1\ningress_limit = 1\noutbox = false\n[log]\nfilter = \"info\"\nformat = \"text\"\n"
     );
     let layer = file(&text).expect("every key of the schema is a field").value;
     let written = toml::Table::try_from(&layer).expect("a layer is a table");

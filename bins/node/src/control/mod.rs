@@ -19,6 +19,7 @@ mod protocol;
 mod server;
 #[cfg(test)]
 mod tests;
+mod traffic;
 
 pub use client::{ClientError, ControlClient, EventStream};
 pub use known::{PeerHead, Timing};
@@ -29,3 +30,4 @@ pub use protocol::{
     Response, Said, Status, TxState, Value,
 };
 pub use server::{BindError, ControlCall, ControlServer, MAX_REQUEST_BYTES};
+pub use traffic::Traffic;

@@ -10,7 +10,7 @@ use peerage_core::{NetworkId, NodeId};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{BanState, LimitChange, Limits, Lists, Peer, PeerOrder};
+use super::{BanState, LimitChange, Limits, Lists, Peer, PeerOrder, Traffic};
 use crate::hex;
 
 /// A line from a client.
@@ -72,6 +72,15 @@ pub enum Request {
     Limits(LimitChange),
     /// Do something about peers: [`Response::Done`].
     Order(PeerOrder),
+    /// Limit what the node sends and reads, or see what it does: [`Response::Bandwidth`].
+    Bandwidth {
+        /// Bytes a second to send, 0 for no limit; as it is if nothing is said.
+        #[serde(default)]
+        egress: Option<u64>,
+        /// Bytes a second to read, in the same way.
+        #[serde(default)]
+        ingress: Option<u64>,
+    },
     /// Take a signed transaction: [`Response::Submitted`] once it is acknowledged.
     SubmitTx {
         /// Its canonical encoding.
@@ -120,6 +129,8 @@ pub enum Response {
     Limits(Limits),
     /// To [`Request::Order`].
     Done,
+    /// To [`Request::Bandwidth`]: what is so from now on.
+    Bandwidth(Traffic),
     /// To [`Request::SubmitTx`].
     Submitted {
         /// The id of the transaction.
@@ -177,6 +188,8 @@ pub struct Status {
     pub budget_bytes: usize,
     /// Time since the start, milliseconds.
     pub uptime_ms: u64,
+    /// What passes over its connections.
+    pub traffic: Traffic,
 }
 
 /// Something that happened between the node and a peer.

@@ -5,7 +5,7 @@ mod names;
 mod orders;
 pub(crate) mod peer_file;
 
-use core::{future::Future, net::SocketAddr, time::Duration};
+use core::{future::Future, net::SocketAddr, num::NonZeroU64, time::Duration};
 use peerage_chain::{
     proto::{
         Chain, Command as ChainCommand, Config as ChainConfig, ConfigError as ChainConfigError, Event as ChainEvent,
@@ -17,7 +17,7 @@ use peerage_core::{Budget, NodeId, Now, Pool, SecretRng, Seed as DiceSeed, Stack
 use peerage_discovery::{Command as DiscoveryCommand, Config as DiscoveryConfig, Discovery};
 use peerage_gossip::proto::{Config as GossipConfig, Gossip};
 use peerage_transport::{
-    driver::{self, Clock, DriverConfig, Fabric, Handle, NoiseChannel, Stopped, TcpFabric},
+    driver::{self, Bandwidth, Clock, DriverConfig, Fabric, Handle, NoiseChannel, Stopped, TcpFabric},
     key_file::{self, KeyFileError, KeyKind},
     proto::{
         admission::AdmissionConfig,
@@ -35,7 +35,7 @@ use thiserror::Error;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::{
-    config::NodeConfig,
+    config::{LEAST_LIMIT, NodeConfig},
     control::{BindError, ControlCall, ControlServer, ErrorCode, Happening, Refusal, Request, Response, Status},
     data_dir::DataDirLock,
     genesis::{GenesisFileError, load_genesis},
@@ -191,7 +191,8 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
         }
     };
     let admission = AdmissionConfig { loopback_exempt: on_one_machine(&genesis), ..AdmissionConfig::default() };
-    let driver = DriverConfig { budget: budget.clone(), clock, admission, ..DriverConfig::default() };
+    let bandwidth = config.bandwidth();
+    let driver = DriverConfig { budget: budget.clone(), clock, admission, bandwidth, ..DriverConfig::default() };
     let security = Arc::new(NoiseChannel::new(Arc::new(security)));
     let handle = driver::spawn(driver, Arc::new(fabric), security, Stack::new(stack), store, on_event)
         .map_err(RunError::Threads)?;
@@ -453,6 +454,7 @@ impl Node {
             Request::Lists => self.lists().await,
             Request::Limits(change) => self.limits(change).await,
             Request::Order(order) => self.order(order).await,
+            Request::Bandwidth { egress, ingress } => self.bandwidth(egress, ingress),
             Request::Account { pubkey } => self.account(pubkey).await,
             Request::Watch => Err(Refusal::new(ErrorCode::BadRequest, "the control server answers this itself")),
         };
@@ -499,7 +501,21 @@ impl Node {
             resident_bytes: budget.resident,
             budget_bytes: budget.cap,
             uptime_ms: self.clock.now().mono.0 / 1_000_000,
+            traffic: self.handle.bandwidth().into(),
         })))
+    }
+
+    fn bandwidth(&self, egress: Option<u64>, ingress: Option<u64>) -> Result<Response, Refusal> {
+        if let Some(low) = [egress, ingress].into_iter().flatten().find(|limit| (1..LEAST_LIMIT).contains(limit)) {
+            let words = format!("a node needs {LEAST_LIMIT} bytes a second at least, not {low}; 0 is no limit");
+            return Err(Refusal::new(ErrorCode::BadRequest, words));
+        }
+        let report = self.handle.bandwidth();
+        self.handle.limit_bandwidth(Bandwidth {
+            egress: egress.map_or(report.egress.limit, NonZeroU64::new),
+            ingress: ingress.map_or(report.ingress.limit, NonZeroU64::new),
+        });
+        Ok(Response::Bandwidth(self.handle.bandwidth().into()))
     }
 
     async fn why(&self, peer: NodeId) -> Result<Response, Refusal> {

@@ -8,7 +8,7 @@ use peerage_transport::proto::{
 };
 use std::collections::BTreeMap;
 
-use super::{Node, resolve, stopping};
+use super::{Node, names::Names, stopping};
 use crate::{
     config::MOST_PEERS,
     control::{BanState, ErrorCode, LimitChange, Limits, List, Lists, Peer, PeerOrder, Refusal, Response},
@@ -169,7 +169,8 @@ impl Node {
                 PeerCommand::Disconnect { peer, reason: CloseReason::Requested }
             }
             PeerOrder::Reserve { peer } => {
-                let Some(known) = resolve(core::slice::from_ref(&peer), "reserved peer").await.pop() else {
+                let names = Names::resolve(core::slice::from_ref(&peer), "reserved peer").await;
+                let Some(known) = names.known().into_iter().find(|known| !known.addrs.is_empty()) else {
                     let words = format!("{} does not resolve: check the name", peer.host());
                     return Err(Refusal::new(ErrorCode::BadRequest, words));
                 };

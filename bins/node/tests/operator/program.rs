@@ -254,6 +254,11 @@ impl Status {
         self.0["height"].as_u64().expect("a height")
     }
 
+    /// What passes over its connections.
+    pub(crate) fn traffic(&self) -> &serde_json::Value {
+        &self.0["traffic"]
+    }
+
     /// Transactions that wait for a block.
     pub(crate) fn waiting(&self) -> u64 {
         ["mempool_txs", "outbox_txs"].map(|field| self.0[field].as_u64().expect("a number")).into_iter().sum()

@@ -135,7 +135,6 @@ impl Protocol for Probe {
             }
             NetworkEvent::Shed { reason, .. } => self.saw(Saw::Shed(reason)),
             NetworkEvent::Writable { .. } => self.saw(Saw::Writable),
-            NetworkEvent::TurnedAway { .. } => {}
             NetworkEvent::Pressure(pressure) if self.watching => {
                 let debtors = pressure.debtors.iter().map(|debtor| (debtor.peer, debtor.owed, debtor.inbox));
                 self.saw(Saw::Short(debtors.collect()));

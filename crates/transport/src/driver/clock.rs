@@ -2,9 +2,11 @@
 #![expect(clippy::disallowed_methods, reason = "this is the clock that everything else takes as an argument")]
 
 use peerage_core::{Now, Timestamp, UnixMillis};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::time::Instant;
 
-/// Both clocks of the process. Cloning shares their origin.
+/// Both clocks of the process. Cloning shares their origin. The monotonic one is the runtime's, so that a test whose runtime
+/// stands still until everybody waits runs the driver in virtual time.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     start: Instant,
@@ -26,8 +28,8 @@ impl Clock {
     }
 
     /// The same moment on the runtime's clock.
-    pub(super) fn instant(&self, at: Timestamp) -> tokio::time::Instant {
-        (self.start + Duration::from_nanos(at.0)).into()
+    pub(super) fn instant(&self, at: Timestamp) -> Instant {
+        self.start + Duration::from_nanos(at.0)
     }
 
     /// Sleeps until `at`; for ever if there is no deadline.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{LinkReport, registry::Registry, runner::Call};
+use super::{Bandwidth, BandwidthReport, LinkReport, bandwidth::Gates, registry::Registry, runner::Call};
 
 /// The stack is not running any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -19,6 +19,7 @@ pub struct Handle<P: Protocol> {
     pub(super) calls: mpsc::Sender<Call<P>>,
     pub(super) registry: Arc<Registry>,
     pub(super) budget: Budget,
+    pub(super) gates: Arc<Gates>,
     pub(super) local_addr: SocketAddr,
 }
 
@@ -28,6 +29,7 @@ impl<P: Protocol> Clone for Handle<P> {
             calls: self.calls.clone(),
             registry: Arc::clone(&self.registry),
             budget: self.budget.clone(),
+            gates: Arc::clone(&self.gates),
             local_addr: self.local_addr,
         }
     }
@@ -75,6 +77,16 @@ impl<P: Protocol + 'static> Handle<P> {
     /// The state of the ledger.
     pub fn budget(&self) -> BudgetReport {
         self.budget.report()
+    }
+
+    /// What passed over all connections, and what waits because of a limit.
+    pub fn bandwidth(&self) -> BandwidthReport {
+        self.gates.report()
+    }
+
+    /// Limits what the node sends and reads from now on, or lifts limits.
+    pub fn limit_bandwidth(&self, limits: Bandwidth) {
+        self.gates.set(limits);
     }
 
     /// Resolves once the stack has stopped, whoever or whatever stopped it.

@@ -29,6 +29,7 @@ use tokio::{
 
 use super::{
     Clock,
+    bandwidth::Gate,
     fabric::BoxedStream,
     mailbox::{Found, Mail},
 };
@@ -98,6 +99,8 @@ pub(super) struct LinkTask {
     starved: Arc<AtomicBool>,
     mail: Mail,
     events: UnboundedSender<(LinkId, LinkEvent)>,
+    /// Where it asks whether it may write and read, if that is limited.
+    gate: Gate,
     /// Whether the other side has proved itself.
     proved: bool,
     /// What the socket has not taken yet, from `written` on.
@@ -153,6 +156,7 @@ impl LinkTask {
         starved: Arc<AtomicBool>,
         mail: Mail,
         events: UnboundedSender<(LinkId, LinkEvent)>,
+        gate: Gate,
         write_patience: Duration,
     ) -> Self {
         Self {
@@ -165,6 +169,7 @@ impl LinkTask {
             starved,
             mail,
             events,
+            gate,
             proved: false,
             outgoing: Vec::new(),
             written: 0,
@@ -190,8 +195,8 @@ impl LinkTask {
         }
         // What is still unread when a socket is closed makes TCP send a reset, which can destroy our last words on their
         // way: so everything is read, and thrown away, until the other side is done too. That takes a while and no memory.
-        let Self { mut stream, connection, mail, .. } = self;
-        drop((connection, mail));
+        let Self { mut stream, connection, mail, gate, .. } = self;
+        drop((connection, mail, gate));
         let goodbye = async {
             stream.shutdown().await?;
             let mut incoming = vec![0; READ_BYTES_STRANGER];
@@ -260,9 +265,12 @@ impl LinkTask {
         incoming.resize(READ_BYTES, 0);
         let size = if self.proved { READ_BYTES } else { READ_BYTES_STRANGER };
         let mut left = READ_BYTES;
-        while left > 0 && self.last_words.is_none() && self.connection.wants_bytes() {
-            let mut buffer = ReadBuf::new(&mut incoming[..size.min(left)]);
-            match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+        while left > 0 && self.reads() {
+            let Some(most) = self.may_read(cx, now) else { break };
+            let mut buffer = ReadBuf::new(&mut incoming[..size.min(left).min(most)]);
+            let read = Pin::new(&mut self.stream).poll_read(cx, &mut buffer);
+            self.gate.did_read(now.mono, buffer.filled().len());
+            match read {
                 Poll::Pending => break,
                 Poll::Ready(Ok(())) => match buffer.filled() {
                     [] => self.connection.handle_stream_end(now, CloseReason::StreamEnded),
@@ -275,7 +283,23 @@ impl LinkTask {
             }
         }
         INCOMING.set(incoming);
+        if !self.reads() {
+            self.gate.stop_reading(now.mono);
+        }
         left == 0
+    }
+
+    fn reads(&self) -> bool {
+        self.last_words.is_none() && self.connection.wants_bytes()
+    }
+
+    /// How many bytes may be read now under the operator's limit.
+    fn may_read(&mut self, cx: &Context<'_>, now: Now) -> Option<usize> {
+        if self.gate.limits_reading() {
+            return self.gate.poll_read(cx, now.mono);
+        }
+        self.gate.stop_reading(now.mono);
+        Some(usize::MAX)
     }
 
     /// Tells the stack task what happened; false if it is gone.
@@ -345,15 +369,14 @@ impl LinkTask {
                 if room == 0 {
                     return Wrote::Piece;
                 }
-                self.connection.poll_transmit(now, &mut self.outgoing, self.ahead);
-                // Less than it might have been is all there is.
-                all = self.outgoing.len() < self.ahead;
+                all = self.seal(cx, now);
                 if self.outgoing.is_empty() {
                     return Wrote::All;
                 }
             }
             match Pin::new(&mut self.stream).poll_write(cx, &self.outgoing[self.written..]) {
                 Poll::Ready(Ok(count)) if count > 0 => {
+                    self.gate.count_sent(count);
                     self.written += count;
                     self.too_slow = None;
                     room = room.saturating_sub(count);
@@ -372,6 +395,25 @@ impl LinkTask {
                 }
             }
         }
+    }
+
+    /// Fills the empty buffer with what may be written now; whether that is all.
+    fn seal(&mut self, cx: &Context<'_>, now: Now) -> bool {
+        // A handshake and the last words wait for nobody.
+        if !self.gate.limits_writing() || !self.proved || self.last_words.is_some() {
+            self.connection.poll_transmit(now, &mut self.outgoing, self.ahead);
+            self.gate.wrote_unasked(now.mono, self.outgoing.len());
+            // Less than it might have been is all there is.
+            return self.outgoing.len() < self.ahead;
+        }
+        while self.outgoing.is_empty() {
+            let wants = self.connection.wants_to_send();
+            let Some(grant) = self.gate.poll_write(cx, now.mono, wants) else { return true };
+            // What it was meant for may be gone meanwhile: then it asks again.
+            self.connection.poll_record(now, &mut self.outgoing, grant.class, grant.bytes);
+            self.gate.wrote(now.mono, grant, self.outgoing.len());
+        }
+        false
     }
 
     /// Sets the alarm for what is due next; whether something is due already.

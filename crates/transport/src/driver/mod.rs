@@ -12,6 +12,7 @@
 //! Each link task owns a pure [`Connection`](peerage_core::Connection) and a stream; the stack task owns the stack. They
 //! talk through channels whose contents are charged to the budget before they enter.
 
+mod bandwidth;
 mod channel;
 mod clock;
 mod fabric;
@@ -22,6 +23,7 @@ mod mailbox;
 mod registry;
 mod runner;
 
+pub use bandwidth::{Bandwidth, BandwidthReport};
 pub use channel::{NoiseChannel, SecureChannel, Target};
 pub use clock::Clock;
 pub use fabric::{BoxedStream, Fabric, MemoryNetwork, TcpFabric};
@@ -54,6 +56,8 @@ pub struct DriverConfig {
     pub admission: AdmissionConfig,
     /// How fast one peer may make the node work.
     pub inflow: InflowConfig,
+    /// What the node may send and read in all. Default: no limits. [`Handle::limit_bandwidth`] changes them later.
+    pub bandwidth: Bandwidth,
     /// A stream that does not stand by then failed. Default 3 s (our guess; discovery allows a candidate 5 s, handshake
     /// included).
     pub dial_timeout: Duration,
@@ -72,6 +76,7 @@ impl Default for DriverConfig {
             owed_per_peer: 4 << 20,
             admission: AdmissionConfig::default(),
             inflow: InflowConfig::default(),
+            bandwidth: Bandwidth::default(),
             dial_timeout: DIAL_TIMEOUT,
             write_patience: WRITE_PATIENCE,
             compute_threads: 2,

@@ -53,6 +53,12 @@ impl Registry {
         self.0.remove(&link);
     }
 
+    pub(super) fn command(&self, link: LinkId, command: ConnectionCommand) {
+        if let Some(handle) = self.0.get(&link) {
+            handle.post.put(&mut vec![command]);
+        }
+    }
+
     pub(super) fn command_all(&self, mut command: impl FnMut() -> ConnectionCommand) {
         for handle in &self.0 {
             handle.post.put(&mut vec![command()]);

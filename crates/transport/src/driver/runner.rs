@@ -20,8 +20,8 @@ use tokio::{
 use crate::proto::{admission::Admission, inflow::Inflow};
 
 use super::{
-    BoxedStream, Clock, DriverConfig, Fabric, Handle, SecureChannel, Target, lanes::Lanes, link::LinkEvent,
-    mailbox::Post, registry::Registry,
+    BoxedStream, Clock, DriverConfig, Fabric, Handle, SecureChannel, Target, bandwidth::Gates, lanes::Lanes,
+    link::LinkEvent, mailbox::Post, registry::Registry,
 };
 
 /// Looks at the protocol on the stack task.
@@ -100,6 +100,7 @@ pub(super) struct Runner<P: Protocol, F> {
     fabric: Arc<dyn Fabric>,
     security: Arc<dyn SecureChannel>,
     registry: Arc<Registry>,
+    gates: Arc<Gates>,
     stack: Stack<P>,
     admission: Admission,
     lanes: Lanes<P>,
@@ -163,10 +164,12 @@ where
         let (done_sender, done) = mpsc::unbounded_channel();
         let (died_sender, died) = mpsc::unbounded_channel();
         let lanes = Lanes::start(config.budget.clone(), config.compute_threads, store, done_sender, died_sender)?;
+        let gates = Gates::new(config.clock, Arc::clone(&registry), config.bandwidth);
         let handle = Handle {
             calls: call_sender,
             registry: Arc::clone(&registry),
             budget: config.budget.clone(),
+            gates: Arc::clone(&gates),
             local_addr: fabric.local_addr(),
         };
         let runner = Self {
@@ -174,6 +177,7 @@ where
             fabric,
             security,
             registry,
+            gates,
             stack,
             admission: Admission::new(config.admission),
             lanes,
@@ -202,6 +206,7 @@ where
 
     pub(super) async fn run(mut self) {
         let listening = self.listen();
+        let letting_time_pass = tokio::spawn(Arc::clone(&self.gates).run());
         let stopped = loop {
             if let Err(ended) = self.work() {
                 break ended;
@@ -235,6 +240,7 @@ where
             }
         };
         listening.abort();
+        letting_time_pass.abort();
         self.stop().await;
         if let Some(stopped) = stopped {
             // Whoever asked may have stopped waiting.

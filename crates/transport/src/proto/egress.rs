@@ -14,7 +14,7 @@
 //!
 //! # Inputs
 //! `join`, `leave`; `want`: what the connection could send by now; `written`: what its grant became, which may be nothing;
-//! `spent`: bytes that went without a grant, because a handshake or a last word waits for nobody; `set_limit`; the time,
+//! `forgo`: it takes no part for now; `spent`: bytes that went without a grant, because a handshake or a last word waits for nobody; `set_limit`; the time,
 //! with each of them.
 //!
 //! # Outputs
@@ -255,6 +255,12 @@ impl EgressScheduler {
         if !self.settle(now, link, bytes as u64) {
             self.spent(now, bytes);
         }
+    }
+
+    /// The connection wants nothing and gives back what was granted to it.
+    pub fn forgo(&mut self, now: Timestamp, link: LinkId) {
+        self.settle(now, link, 0);
+        self.want(now, link, PerClass::default());
     }
 
     /// Bytes that were written without a grant.

@@ -6,6 +6,7 @@ mod handshake;
 mod harness;
 mod heartbeat;
 mod known_key;
+mod limited;
 mod model;
 mod mux;
 mod requests;

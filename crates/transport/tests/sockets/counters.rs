@@ -22,6 +22,10 @@ impl Recorder for Ledger {
     fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
 
     fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        // Traffic is different each time.
+        if key.name().ends_with("_bytes_total") {
+            return Counter::noop();
+        }
         let labels: Vec<_> = key.labels().map(|label| format!("{}={}", label.key(), label.value())).collect();
         let name = format!("{}{{{}}}", key.name(), labels.join(","));
         let mut counters = self.0.lock().unwrap_or_else(PoisonError::into_inner);

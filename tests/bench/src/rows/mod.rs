@@ -1,5 +1,6 @@
 //! One file a row of the targets.
 
+mod cap;
 mod t1;
 pub(crate) mod t10;
 mod t2;
@@ -47,6 +48,7 @@ pub(crate) const ROWS: &[Row] = &[
     ("T8", t8::run),
     ("T9", t9::run),
     ("T10", t10::run),
+    ("CAP", cap::run),
 ];
 
 /// The first argument of a process that is the other side of a measurement.

@@ -99,6 +99,7 @@ where
         }
         self.registry.insert(link, LinkHandle { remote, outbound, peer: None, account: account.clone(), post });
         let (security, clock, events) = (Arc::clone(&self.security), self.clock, self.link_events.0.clone());
+        let gate = self.gates.join(link);
         let write_patience = self.config.write_patience;
         tokio::spawn(async move {
             let _guard = EndGuard { link, events: events.clone() };
@@ -114,8 +115,19 @@ where
                     return;
                 }
             };
-            let task =
-                LinkTask::new(link, remote, connection, stream, clock, account, starved, mail, events, write_patience);
+            let task = LinkTask::new(
+                link,
+                remote,
+                connection,
+                stream,
+                clock,
+                account,
+                starved,
+                mail,
+                events,
+                gate,
+                write_patience,
+            );
             task.run().await;
         });
     }

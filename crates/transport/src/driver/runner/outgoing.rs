@@ -153,7 +153,10 @@ where
             entry.due[class] += bytes;
             if entry.due[class] >= batch(class) {
                 let bytes = core::mem::take(&mut entry.due[class]);
-                self.order(link, ConnectionCommand::Consumed { class, bytes });
+                let bytes = self.gates.consumed(self.now.mono, link, class, bytes);
+                if bytes > 0 {
+                    self.order(link, ConnectionCommand::Consumed { class, bytes });
+                }
             }
         }
     }

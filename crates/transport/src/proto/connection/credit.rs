@@ -100,9 +100,18 @@ impl ReceiveCredit {
         self.due[class] = self.due[class].saturating_add(bytes).min(self.used[class]);
     }
 
+    /// Whether [`next_grant`](Self::next_grant) has something.
+    pub(super) fn is_due(&self) -> bool {
+        self.next_due().is_some()
+    }
+
+    fn next_due(&self) -> Option<Class> {
+        Class::ALL.into_iter().find(|class| self.due[*class] > 0 && self.due[*class] >= batch(*class))
+    }
+
     /// What is due, highest class first, once it is worth a message.
     pub(super) fn next_grant(&mut self) -> Option<Grant> {
-        let class = Class::ALL.into_iter().find(|class| self.due[*class] > 0 && self.due[*class] >= batch(*class))?;
+        let class = self.next_due()?;
         let bytes = core::mem::take(&mut self.due[class]);
         self.used[class] -= bytes;
         let bytes = u32::try_from(bytes).expect("a window is below 4 GiB");

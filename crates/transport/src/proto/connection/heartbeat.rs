@@ -102,6 +102,11 @@ impl Heartbeat {
         Ok(())
     }
 
+    /// Whether a ping or a pong is to be sent.
+    pub(super) const fn is_due(&self) -> bool {
+        self.ping.is_some() || self.pong.is_some()
+    }
+
     /// The ping to send at this very moment.
     pub(super) fn take_ping(&mut self, now: Timestamp) -> Option<Beat> {
         let nonce = self.ping.take()?;

@@ -64,8 +64,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use peerage_core::{
-    Account, CloseReason, Closed, ClosedBy, Connection, ConnectionCommand, ConnectionEvent, DialKey, DropReason,
-    LinkInfo, NodeId, Now, RequestError, SecretRng, Timestamp, queue::pop_front,
+    Account, Class, CloseReason, Closed, ClosedBy, Connection, ConnectionCommand, ConnectionEvent, DialKey, DropReason,
+    LinkInfo, NodeId, Now, PerClass, RequestError, SecretRng, Timestamp, queue::pop_front,
 };
 use peerage_wire::{RecordKind, put_record};
 
@@ -311,6 +311,33 @@ impl Connection for SecureConnection {
                 open.poll_transmit(now, buf, limit - (buf.len() - start))
             }
             State::Handshaking(..) | State::Open(_) | State::Closed => Ok(()),
+        };
+        if let Err(closed) = sealed {
+            self.end(closed);
+        }
+        buf.len() > start
+    }
+
+    fn wants_to_send(&mut self) -> PerClass<bool> {
+        let mut wants = match &mut self.state {
+            State::Open(open) => open.wants_to_send(),
+            State::Confirming(confirming) => {
+                PerClass::from_fn(|class| class == Class::Control && confirming.open.greets())
+            }
+            State::Handshaking(..) | State::Closed => PerClass::default(),
+        };
+        wants[Class::Control] |= !self.output.is_empty();
+        wants
+    }
+
+    fn poll_record(&mut self, now: Now, buf: &mut Vec<u8>, class: Class, limit: usize) -> bool {
+        let start = buf.len();
+        buf.append(&mut self.output);
+        let sealed = match &mut self.state {
+            _ if buf.len() > start => Ok(()),
+            State::Confirming(confirming) => confirming.open.greet(now, buf),
+            State::Open(open) => open.poll_record(now, buf, class, limit),
+            State::Handshaking(..) | State::Closed => Ok(()),
         };
         if let Err(closed) = sealed {
             self.end(closed);

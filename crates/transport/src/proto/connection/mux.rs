@@ -39,6 +39,15 @@ struct Queued {
 #[derive(Debug)]
 pub(super) struct Mux(PerClass<VecDeque<Queued>>, BTreeMap<(Command, DropReason), u64>);
 
+/// Where frames go.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room {
+    /// Bytes that the record has left.
+    pub(super) left: usize,
+    /// Bytes that it would have if it were empty: what fits these is not cut.
+    pub(super) whole: usize,
+}
+
 impl Mux {
     pub(super) fn new() -> Self {
         Self(PerClass::from_fn(|_| VecDeque::new()), BTreeMap::new())
@@ -55,14 +64,42 @@ impl Mux {
     /// Appends frames to `out`, at most `room` bytes, as long as something can be sent. Requests that are not open any
     /// more are forgotten unsent.
     pub(super) fn fill(&mut self, out: &mut Vec<u8>, room: usize, credit: &mut SendCredit, requests: &Requests) {
-        let end = out.len() + room;
-        while let Some((class, queued)) = self.next(credit, requests) {
+        self.fill_from(&Class::ALL, out, Room { left: room, whole: MAX_PLAINTEXT }, credit, requests);
+    }
+
+    /// The same of one class alone, in a record that may be a short one.
+    pub(super) fn fill_class(
+        &mut self,
+        class: Class,
+        out: &mut Vec<u8>,
+        room: Room,
+        credit: &mut SendCredit,
+        requests: &Requests,
+    ) {
+        self.fill_from(&[class], out, room, credit, requests);
+    }
+
+    /// Of which classes something could be sent.
+    pub(super) fn ready(&mut self, credit: &SendCredit, requests: &Requests) -> PerClass<bool> {
+        PerClass::from_fn(|class| self.is_ready(class, credit, requests))
+    }
+
+    fn fill_from(
+        &mut self,
+        classes: &[Class],
+        out: &mut Vec<u8>,
+        room: Room,
+        credit: &mut SendCredit,
+        requests: &Requests,
+    ) {
+        let end = out.len() + room.left;
+        while let Some((class, queued)) = self.next(classes, credit, requests) {
             let left = end - out.len();
             let fragments = &mut queued.fragments;
             if !fragments.is_begun() {
                 let whole = fragments.whole_len();
                 // What fits a record of its own is not cut to fill this one.
-                if whole > left && (whole <= MAX_PLAINTEXT || left < MIN_PIECE) {
+                if whole > left && (whole <= room.whole || left < MIN_PIECE) {
                     return;
                 }
                 credit.spend(class, cost(fragments.message().len()));
@@ -78,15 +115,17 @@ impl Mux {
     }
 
     /// The message to continue or to begin now.
-    fn next(&mut self, credit: &SendCredit, requests: &Requests) -> Option<(Class, &mut Queued)> {
-        let class = Class::ALL.into_iter().find(|class| {
-            self.forget_abandoned(*class, requests);
-            self.0[*class].front().is_some_and(|queued| {
-                let fragments = &queued.fragments;
-                fragments.is_begun() || credit.covers(*class, cost(fragments.message().len()))
-            })
-        })?;
+    fn next(&mut self, classes: &[Class], credit: &SendCredit, requests: &Requests) -> Option<(Class, &mut Queued)> {
+        let class = *classes.iter().find(|class| self.is_ready(**class, credit, requests))?;
         Some((class, self.0[class].front_mut()?))
+    }
+
+    fn is_ready(&mut self, class: Class, credit: &SendCredit, requests: &Requests) -> bool {
+        self.forget_abandoned(class, requests);
+        self.0[class].front().is_some_and(|queued| {
+            let fragments = &queued.fragments;
+            fragments.is_begun() || credit.covers(class, cost(fragments.message().len()))
+        })
     }
 
     /// Forgets the requests at the head of a queue for whose answers nobody waits any more.

@@ -6,12 +6,12 @@ use std::{collections::VecDeque, sync::Arc};
 use bytes::Bytes;
 use peerage_core::{
     Class, CloseReason, Closed, ClosedBy, Command, ConnectionCommand, ConnectionEvent, DropReason, Message, Now,
-    Outbound, RequestError, SecretRng, Timestamp,
+    Outbound, PerClass, RequestError, SecretRng, Timestamp,
 };
 use peerage_wire::{
     DecodeError, Envelope, Frame, FrameReader, Incoming, Reassembler, RecordHeader, RecordKind, decode_reason,
     encode_frame,
-    limits::{MAX_HANDSHAKE, REASON, RECORD_HEADER, SEALED_HEADER},
+    limits::{MAX_HANDSHAKE, REASON, RECORD_HEADER, SEALED_HEADER, SEALED_OVERHEAD},
     payload,
 };
 use rand_core::Rng;
@@ -23,7 +23,7 @@ use super::{
     credit::{ReceiveCredit, SendCredit, cost},
     handshake::{Channel, Pattern, Secured},
     heartbeat::{ControlRate, Heartbeat},
-    mux::Mux,
+    mux::{Mux, Room},
     pace::Pace,
     records::Records,
     requests::Requests,
@@ -31,6 +31,9 @@ use super::{
 
 /// How often a refusal of the budget is tried again (our guess: short beside a round trip over the sea).
 const RETRY: Duration = Duration::from_millis(50);
+
+/// The least room in a record that is written alone (our guess: what `Control` may have due, and a piece of a message).
+const LEAST_ROOM: usize = 512;
 
 /// What happened, on its way to the runner.
 pub(super) type Events = VecDeque<ConnectionEvent>;
@@ -261,6 +264,42 @@ impl Open {
             records.write(out, RecordKind::Data, |out, _| session.fill_control(now, out)).map_err(Closed::by_us)?;
         }
         Ok(())
+    }
+
+    /// Whether its first record is that of IK, and still to come.
+    pub(super) const fn greets(&self) -> bool {
+        self.greets
+    }
+
+    /// Of which classes a record could be written now.
+    pub(super) fn wants_to_send(&mut self) -> PerClass<bool> {
+        let session = &mut self.session;
+        let mut wants = session.mux.ready(&session.send_credit, &session.requests);
+        wants[Class::Control] = self.greets || session.receive_credit.is_due() || session.heartbeat.is_due();
+        wants
+    }
+
+    /// Appends one record at most: messages of this class and what is due of `Control`, `limit` bytes with all that surrounds
+    /// them.
+    pub(super) fn poll_record(
+        &mut self,
+        now: Now,
+        out: &mut Vec<u8>,
+        class: Class,
+        limit: usize,
+    ) -> Result<(), Closed> {
+        if self.greets {
+            return self.greet(now, out);
+        }
+        let Self { records, session, .. } = self;
+        let most = limit.saturating_sub(SEALED_OVERHEAD).max(LEAST_ROOM);
+        let fill = |out: &mut Vec<u8>, room: usize| {
+            let (start, whole) = (out.len(), room.min(most));
+            session.fill_control(now, out);
+            let room = Room { left: whole.saturating_sub(out.len() - start), whole };
+            session.mux.fill_class(class, out, room, &mut session.send_credit, &session.requests);
+        };
+        records.write(out, RecordKind::Data, fill).map(drop).map_err(Closed::by_us)
     }
 
     /// Appends records to `out` until nothing can be sent or `limit` bytes are there.

@@ -239,8 +239,6 @@ impl Unmet {
             Self::AddressInUse => "The only address that it has is being tried for another.",
             Self::TurnedAway(reason) => reason.explain(),
             Self::Busy => "Too many others are being dialled.",
-            Self::AddressInUse => "Somebody else is being dialled at the only address that may be.",
-            Self::TurnedAway(_) => "It was reached, and is not let in.",
         }
     }
 

@@ -1,0 +1,32 @@
+//! Limits of bytes a second.
+
+use crate::{
+    program::{Home, Program},
+    support::alone,
+};
+
+/// What `peerage bandwidth` tells with these flags.
+fn told(home: &Home, flags: &[&str]) -> serde_json::Value {
+    let said = Program::start(&[&["bandwidth", "--dir", home.path(), "--json"], flags].concat()).ends().succeeded();
+    serde_json::from_str(&said).expect("JSON")
+}
+
+#[test]
+fn limits_are_set_at_the_start_changed_while_the_node_runs_and_seen_in_its_status() {
+    let (_alone, ground) = (alone(), tempfile::tempdir().expect("a temporary directory"));
+    let home = Home::new(&ground.path().join("node"));
+    let (node, status) = home.up(&["--ingress-limit", "9000000"]);
+    let limits =
+        |traffic: &serde_json::Value| [&traffic["egress_limit"], &traffic["ingress_limit"]].map(|it| it.as_u64());
+    assert_eq!(limits(status.traffic()), [None, Some(9_000_000)]);
+    assert_eq!(limits(&told(&home, &["--egress-limit", "70000"])), [Some(70_000), Some(9_000_000)]);
+    assert_eq!(limits(&told(&home, &["--ingress-limit", "0"])), [Some(70_000), None]);
+    let low = ["bandwidth", "--dir", home.path(), "--egress-limit", "65535"];
+    Program::start(&low).ends().failed(1, &["65536 bytes a second at least, not 65535", "0 is no limit"]);
+    assert_eq!(limits(&told(&home, &[])), [Some(70_000), None], "as it was");
+    let words = Program::start(&["bandwidth", "--dir", home.path()]).ends().succeeded();
+    assert!(words.contains("limit 70000 bytes a second") && words.contains("no limit"), "{words}");
+    home.commit("key");
+    node.terminate().succeeded();
+    home.run_with(&["--egress-limit", "1"]).ends().failed(78, &["egress_limit, from the command line", "65536"]);
+}

@@ -134,6 +134,7 @@ impl Protocol for Probe {
             NetworkEvent::Response { id, result, .. } => {
                 self.saw(Saw::Response(id.0, result.map(|(message, _)| message.len())));
             }
+            NetworkEvent::TurnedAway { .. } => unreachable!("the simulator has no streams"),
             NetworkEvent::Shed { reason, .. } => self.saw(Saw::Shed(reason)),
             NetworkEvent::Writable { .. } => self.saw(Saw::Writable),
             NetworkEvent::Pressure(pressure) if self.watching => {

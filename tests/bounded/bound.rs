@@ -41,8 +41,11 @@ pub(crate) const fn resident(heap: usize) -> usize {
     heap + heap / 4 + (8 << 20)
 }
 
-/// What the heap may keep, besides what is charged, when all are gone: what is known of those who left, and what the store
-/// has cached of its blocks.
+/// What the tasks of a thread read into and write from, of each of the victim's two threads: 64 KiB and 48.
+const SCRATCH: usize = 2 * (112 << 10);
+
+/// What the heap may keep, besides what is charged, when all are gone: what is known of those who left, what each thread reads
+/// into and writes from, and what the store has cached of its blocks.
 pub(crate) const fn at_rest(blocks: bool) -> usize {
-    (512 << 10) + if blocks { STORE_CACHE } else { 0 }
+    (512 << 10) + SCRATCH + if blocks { STORE_CACHE } else { 0 }
 }

@@ -11,6 +11,8 @@
 //! 5. left alone for now: who came just now;
 //! 6. goes: of the group with the most left, the one that came last.
 //!
+//! With fewer places than a share is one of, that share protects nobody, and in a very small node the last rule alone holds.
+//!
 //! To add a criterion: a field of [`Candidate`], filled in [`Candidate::of`]; a constant for its share, with a row in
 //! `docs/parameters.md`; a call of [`protect`] in [`select`]; a line here; a test in which it alone saves somebody.
 
@@ -20,12 +22,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{AddressPolicy, Peer, address::NetGroup};
 
-/// One place in so many protects a peer for the group from which it comes, and one at least (Bitcoin Core: 4 of about 112; we
+/// One place in so many protects a peer for the group from which it comes (Bitcoin Core: 4 of about 112; we
 /// have half as many places and protect as many).
 const DIVERSE_SHARE: usize = 14;
-/// One place in so many is for the shortest round trips, and one at least (Bitcoin Core: 8 of about 112).
+/// One place in so many is for the shortest round trips (Bitcoin Core: 8 of about 112).
 const NEAR_SHARE: usize = 7;
-/// One place in so many is for those who were of use last, and one at least (Bitcoin Core: 4 for transactions, 4 for blocks).
+/// One place in so many is for those who were of use last (Bitcoin Core: 4 for transactions, 4 for blocks).
 const USEFUL_SHARE: usize = 7;
 
 /// What counts for and against a peer.
@@ -62,7 +64,8 @@ pub(super) fn select(
     now: Timestamp,
     age: Duration,
 ) -> Option<NodeId> {
-    let share = |of: usize| (places / of).max(1);
+    // Of few places none are set aside: whoever came first stays.
+    let share = |of: usize| places / of;
     let mut rest = candidates;
     // The longest connected one of each group that comes first in an order nobody outside can foresee.
     rest.sort_by_cached_key(|peer| (order.hash_one(peer.group), peer.since, peer.link));

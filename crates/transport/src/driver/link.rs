@@ -192,12 +192,19 @@ impl LinkTask {
         }
         // What is still unread when a socket is closed makes TCP send a reset, which can destroy our last words on their
         // way: so everything is read, and thrown away, until the other side is done too. That takes a while and no memory.
-        let Self { mut stream, connection, mail, gate, .. } = self;
+        let Self { mut stream, connection, mail, gate, proved, .. } = self;
+        // Of strangers little, and of nobody more than that while the node limits what it reads.
+        let mut left = if proved && !gate.limits_reading() { usize::MAX } else { READ_BYTES };
         drop((connection, mail, gate));
         let goodbye = async {
             stream.shutdown().await?;
             let mut incoming = vec![0; READ_BYTES_STRANGER];
-            while stream.read(&mut incoming).await? > 0 {}
+            while left > 0 {
+                match stream.read(&mut incoming).await? {
+                    0 => break,
+                    count => left = left.saturating_sub(count),
+                }
+            }
             io::Result::Ok(())
         };
         // However that ends, it is nobody's concern any more.

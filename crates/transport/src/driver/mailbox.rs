@@ -2,8 +2,9 @@
 //! no memory while nothing is under way.
 
 use core::{
+    future::poll_fn,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
-    task::{Context, Waker},
+    task::{Context, Poll, Waker},
 };
 use peerage_core::{ConnectionCommand, DropReason};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -116,6 +117,21 @@ impl Mail {
     }
 }
 
+impl Mail {
+    /// Waits until the connection is to end, or nobody knows of it any more; takes nothing out.
+    pub(super) async fn told_to_end(&self) {
+        poll_fn(|cx| {
+            let mut slot = self.0.slot();
+            if slot.ended || slot.commands.iter().any(|command| matches!(command, ConnectionCommand::Close(_))) {
+                return Poll::Ready(());
+            }
+            slot.reader = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
 impl Drop for Mail {
     fn drop(&mut self) {
         self.0.closed.store(true, Relaxed);
@@ -190,6 +206,18 @@ mod tests {
         assert_eq!(woken.0.load(Relaxed), 2, "who took something sleeps until there is more");
         assert_eq!(found(&mail, &waker), 1);
         assert_eq!(mail.0.slot().commands.capacity(), 0, "an empty mailbox holds no memory");
+    }
+
+    #[test]
+    fn whoever_is_still_at_the_door_hears_that_it_is_to_end() {
+        let (post, mail) = mailbox();
+        let waker = Waker::noop();
+        let mut told = core::pin::pin!(mail.told_to_end());
+        post.put(&mut commands(1));
+        assert!(told.as_mut().poll(&mut Context::from_waker(waker)).is_pending(), "that is something else");
+        post.put(&mut vec![ConnectionCommand::Close(CloseReason::HalfOpenLimit)]);
+        assert!(told.as_mut().poll(&mut Context::from_waker(waker)).is_ready());
+        assert_eq!(found(&mail, waker), 2, "both are still there");
     }
 
     #[test]

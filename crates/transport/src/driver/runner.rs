@@ -120,6 +120,8 @@ pub(super) struct Runner<P: Protocol, F> {
     died: mpsc::UnboundedReceiver<&'static str>,
     link_events: Channel<(LinkId, LinkEvent)>,
     opened: (mpsc::Sender<Opened>, mpsc::Receiver<Opened>),
+    /// When the stack was last told of a stream that was refused.
+    turned_away: Option<Timestamp>,
     /// When the present slice began.
     now: Now,
     /// What the stack gave in the present slice; empty between slices.
@@ -197,6 +199,7 @@ where
             died,
             link_events: mpsc::unbounded_channel(),
             opened: mpsc::channel(OPENED),
+            turned_away: None,
             now: Now::default(),
             outputs: Vec::new(),
             touched: Vec::new(),

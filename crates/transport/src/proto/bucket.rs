@@ -31,6 +31,13 @@ impl Bucket {
         self.level -= i128::from(bytes) * BYTE;
     }
 
+    /// Spends `bytes`, but leaves no more debt than `floor` by that, which is below zero.
+    pub fn take_down_to(&mut self, now: Timestamp, bytes: u64, floor: i64) {
+        self.refill(now);
+        let floor = self.level.min(i128::from(floor) * BYTE);
+        self.level = (self.level - i128::from(bytes) * BYTE).max(floor);
+    }
+
     /// Spends `bytes`, or what is there if that is less.
     pub fn take_what_is_there(&mut self, now: Timestamp, bytes: u64) {
         self.refill(now);

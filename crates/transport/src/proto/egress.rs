@@ -249,11 +249,14 @@ impl EgressScheduler {
         }
     }
 
-    /// The connection has made of its grant a record of so many bytes, all of which it will write, or none; it is idle now. Without a
-    /// grant it is as [`spent`](Self::spent).
+    /// The connection has made of its grant a record of so many bytes, all of which it will write, or none; it is idle now. What
+    /// it made without a grant counts whole.
     pub fn written(&mut self, now: Timestamp, link: LinkId, bytes: usize) {
-        if !self.settle(now, link, bytes as u64) {
-            self.spent(now, bytes);
+        if !self.settle(now, link, bytes as u64)
+            && let Some(limit) = &mut self.limit
+        {
+            limit.all.take(now, bytes as u64);
+            self.written[Class::Control] += bytes as u64;
         }
     }
 
@@ -263,11 +266,13 @@ impl EgressScheduler {
         self.want(now, link, PerClass::default());
     }
 
-    /// Bytes that were written without a grant.
+    /// Bytes that were written without a grant: of handshakes and last words. They count, but no further than to the debt of one
+    /// record: strangers who come and go must not silence the node towards its peers.
     pub fn spent(&mut self, now: Timestamp, bytes: usize) {
         self.now = self.now.max(now);
         let Some(limit) = &mut self.limit else { return };
-        limit.all.take(now, bytes as u64);
+        let floor = -limit.debt();
+        limit.all.take_down_to(now, bytes as u64, floor);
         self.written[Class::Control] += bytes as u64;
     }
 

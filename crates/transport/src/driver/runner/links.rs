@@ -22,6 +22,9 @@ use super::{Asked, Link, Opened, Runner};
 
 /// How long a security layer below the records may take (parameters, 1.1: as the handshake above it).
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+/// The least time from one refused stream that the stack is told of to the next: what is said of them goes before all messages
+/// (our guess: enough to tell who was turned away, little beside what a turn of the stack does).
+const TELL_AGAIN: Duration = Duration::from_millis(10);
 
 impl<P, F> Runner<P, F>
 where
@@ -63,7 +66,12 @@ where
             Verdict::Evict(oldest) => self.close(oldest, CloseReason::HalfOpenLimit),
             Verdict::Refuse(reason) => {
                 count_closed(Closed::by_us(reason));
-                self.stack.push(NetworkEvent::TurnedAway { remote, reason });
+                // A flood of them is not worth more than a word now and then.
+                let now = self.clock.now().mono;
+                if self.turned_away.is_none_or(|last| now >= last + TELL_AGAIN) {
+                    self.turned_away = Some(now);
+                    self.stack.push(NetworkEvent::TurnedAway { remote, reason });
+                }
                 return tracing::debug!(%remote, %reason, "stream refused unread");
             }
         }
@@ -104,7 +112,11 @@ where
         tokio::spawn(async move {
             let _guard = EndGuard { link, events: events.clone() };
             let opening = security.open(stream, remote, target, clock.now());
-            let secured = timeout(OPEN_TIMEOUT, opening).await;
+            let secured = tokio::select! {
+                secured = timeout(OPEN_TIMEOUT, opening) => secured,
+                // Nobody is told why: there is no channel yet in which to say it.
+                () = mail.told_to_end() => return,
+            };
             let secured = secured.unwrap_or(Err(Closed::by_us(CloseReason::HandshakeTimeout)));
             let (stream, connection): (_, Box<dyn Connection + Send>) = match secured {
                 Ok(secured) => secured,

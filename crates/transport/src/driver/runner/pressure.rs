@@ -42,7 +42,8 @@ where
                 inbox: account.held(Pool::Inbox),
                 sent_floor: account.floor(Pool::Outbound),
                 held_floor: account.floor(Pool::Inbox),
-                waits: entry.waits,
+                // Whoever we do not read cannot go on, whatever the budget would take.
+                waits: entry.waits || entry.stopped,
             };
             let within = debtor.owed <= debtor.sent_floor && debtor.reassembly + debtor.inbox <= debtor.held_floor;
             (!within).then_some(debtor)

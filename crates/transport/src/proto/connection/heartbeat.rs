@@ -78,6 +78,13 @@ impl Heartbeat {
         self.heard = now;
     }
 
+    /// Whoever is not read is not silent by its own doing: its time begins anew if it would be over.
+    pub(super) fn spare(&mut self, now: Timestamp) {
+        if now >= self.heard + self.dead_after {
+            self.heard = now;
+        }
+    }
+
     pub(super) fn set_data(&mut self, data: Bytes) {
         self.data = data;
     }
@@ -183,6 +190,20 @@ mod tests {
 
     fn heartbeat() -> Heartbeat {
         Heartbeat::new(Timestamp::ZERO, 1, 30 * SECOND, 90 * SECOND, Bytes::from_static(b"head"))
+    }
+
+    #[test]
+    fn whoever_is_not_read_is_pinged_and_not_taken_for_dead() {
+        let mut heartbeat = heartbeat();
+        let mut pings = 0;
+        for second in 1..=200 {
+            let now = at(second * 1000).mono;
+            heartbeat.spare(now);
+            heartbeat.handle_timeout(now, || 7).expect("spared");
+            pings += usize::from(heartbeat.take_ping(now).is_some());
+        }
+        assert!(pings >= 5, "{pings} pings in 200 s");
+        assert_eq!(heartbeat.handle_timeout(at(290_000).mono, || 7), Err(CloseReason::HeartbeatTimeout));
     }
 
     fn at(millis: u64) -> Now {

@@ -222,6 +222,10 @@ impl Open {
         } else if self.pace.is_too_slow(now.mono) {
             return Err(Closed::by_us(CloseReason::TooSlow));
         }
+        if self.deaf {
+            // It may have said much that nobody read.
+            self.session.heartbeat.spare(now.mono);
+        }
         self.session.heartbeat.handle_timeout(now.mono, || rng.next_u64()).map_err(Closed::by_us)?;
         while let Some(id) = self.session.requests.end_due(now.mono) {
             events.push_back(ConnectionEvent::Response { id, result: Err(RequestError::Timeout) });
@@ -240,6 +244,7 @@ impl Open {
                 // While it was not read, nobody could go on.
                 if core::mem::replace(&mut self.deaf, !listens) {
                     self.pace.restart(now);
+                    self.session.heartbeat.spare(now);
                 }
             }
             ConnectionCommand::Notify(outbound) => session.send(Envelope::Notification, outbound),

@@ -289,6 +289,20 @@ fn a_limit_can_be_changed_and_lifted_while_everybody_waits() {
 }
 
 #[test]
+fn a_crowd_of_strangers_whose_handshakes_count_does_not_silence_the_node() {
+    let mut scheduler = EgressScheduler::new(rate(65_536), Timestamp::ZERO);
+    let link = LinkId(1);
+    scheduler.join(link);
+    for handshake in 0..10_000 {
+        scheduler.spent(Timestamp::from_millis(handshake / 10), 400);
+    }
+    scheduler.want(Timestamp::from_millis(1000), link, PerClass::from_fn(|class| class == Class::Control));
+    let due = scheduler.next_timeout().unwrap_or(Timestamp::from_millis(1000));
+    assert!(due <= Timestamp::from_millis(1300), "a heartbeat is due at {due:?}");
+    assert_eq!(scheduler.poll_grant(Timestamp::from_millis(1300)).map(|grant| grant.class), Some(Class::Control));
+}
+
+#[test]
 fn a_link_that_leaves_with_its_grant_takes_nothing_along() {
     let mut world = World::new(100_000, vec![source(&[Class::Gossip], 1), source(&[Class::Gossip], 1)], 13);
     for passer in 100..1000 {

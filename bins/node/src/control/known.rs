@@ -85,3 +85,22 @@ impl PoolState {
         self.used > self.limit / 2
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_the_memory_fills_up_once_more_than_half_of_it_is_taken() {
+        let budget = Budget::with_floors(32 << 20, 8);
+        let filling = || PoolState::all(&budget).into_iter().filter(PoolState::is_filling).collect::<Vec<_>>();
+        let half = budget.limit(Pool::Mempool) / 2;
+        let mut charge = budget.charge(Pool::Mempool, half).expect("half of it");
+        assert_eq!(filling(), []);
+        charge.grow(1).expect("a byte more");
+        let limit = budget.limit(Pool::Mempool);
+        assert_eq!(filling(), [PoolState { pool: "mempool".to_owned(), used: half + 1, limit }]);
+        drop(charge);
+        assert_eq!(filling(), []);
+    }
+}

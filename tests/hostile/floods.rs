@@ -110,7 +110,7 @@ async fn whoever_floods_with_what_is_counted_is_banned_and_told_so() {
         // What was on its way is the same offence: it makes the ban no longer.
         let Response::Why(story) = victim.ask(Request::Why { peer: keypair(number).node_id() }).await else { panic!() };
         let bans: Vec<_> =
-            story.iter().filter(|it| it.what == "banned").map(|it| (it.words.as_str(), it.times)).collect();
+            story.happenings.iter().filter(|it| it.what == "banned").map(|it| (it.words.as_str(), it.times)).collect();
         assert_eq!(bans, [("banned for 60 minutes", 1)], "{fault}");
         attacker.leaves().await;
     }

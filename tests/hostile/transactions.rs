@@ -161,7 +161,7 @@ async fn whoever_goes_on_with_it_is_banned_and_told_so_while_others_are_served()
     assert_eq!(Attacker::is_refused(&victim, 66).await, Closed::by_them(CloseReason::Banned));
     // The operator who asks why is told all of it, long after the connection.
     let Response::Why(story) = victim.ask(Request::Why { peer: keypair(66).node_id() }).await else { panic!() };
-    let told: Vec<_> = story.iter().map(|it| (it.what.as_str(), it.reason.as_deref(), it.times)).collect();
+    let told: Vec<_> = story.happenings.iter().map(|it| (it.what.as_str(), it.reason.as_deref(), it.times)).collect();
     let expected = [
         ("admitted", None, 1),
         ("faulted", Some("invalid_item"), 5),
@@ -170,7 +170,7 @@ async fn whoever_goes_on_with_it_is_banned_and_told_so_while_others_are_served()
         ("refused", Some("banned"), 1),
     ];
     assert_eq!(told, expected);
-    assert_eq!(story[1].words, "did wrong: An item that validation rejected. (invalid_item)");
+    assert_eq!(story.happenings[1].words, "did wrong: An item that validation rejected. (invalid_item)");
     friend.is_served().await;
     friend.says(item(TRANSACTIONS_TOPIC, transaction(1, 0, |_| ()).bytes)).await;
     victim.until("an honest transaction is taken", |now| now.mempool_txs == 1).await;

@@ -35,9 +35,16 @@ pub const DEFAULT_OUTBOUND_PER_GROUP: usize = 1;
 pub(crate) const MOST_PEERS: usize = 1000;
 /// Less memory does not even hold a few of the largest messages. Our guess: sixteen of them.
 const LEAST_BUDGET_BYTES: usize = 32 << 20;
-/// Less than so many bytes a second, in either direction, does not keep the connections of [`DEFAULT_MAX_PEERS`] alive: a message
-/// that was begun must go on at 1 KiB/s (parameters, 1.3).
+/// A limit of fewer bytes a second is refused however few the peers are: that many keep those of [`DEFAULT_MAX_PEERS`] alive. Whoever
+/// admits more needs more: [`least_limit`].
 pub const LEAST_LIMIT: u64 = 64 << 10;
+
+/// The least limit of bytes a second, in either direction, that keeps the connections of `max_peers` alive: a message that was
+/// begun must go on at 1 KiB/s (parameters, 1.3).
+pub(crate) const fn least_limit(max_peers: usize) -> u64 {
+    let needed = (max_peers as u64) << 10;
+    if needed > LEAST_LIMIT { needed } else { LEAST_LIMIT }
+}
 
 /// The keys of `config.toml`.
 pub const SCHEMA: Schema = &[
@@ -394,8 +401,12 @@ impl NodeConfig {
         }
         let Bandwidth { egress, ingress } = config.bandwidth;
         for (setting, limit) in [("egress_limit", egress), ("ingress_limit", ingress)] {
-            if limit.is_some_and(|limit| limit.get() < LEAST_LIMIT) {
-                return invalid(setting, &format!("a node needs {LEAST_LIMIT} bytes a second at least; 0 is no limit"));
+            let (max_peers, least) = (config.max_peers, least_limit(config.max_peers));
+            if limit.is_some_and(|limit| limit.get() < least) {
+                let reason = format!(
+                    "a node needs {least} bytes a second at least, with `max_peers` at {max_peers}; 0 is no limit"
+                );
+                return invalid(setting, &reason);
             }
         }
         // Blanks in front of a directive shift what `tracing-subscriber` reads of it, and beside other letters it panics.

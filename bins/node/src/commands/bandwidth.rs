@@ -3,7 +3,7 @@
 use core::num::NonZeroU64;
 use std::io::Write;
 
-use super::{CliError, print_json};
+use super::{CliError, operate::until_it_stops, print_json};
 use crate::{
     cli::BandwidthArgs,
     control::{ClientError, ControlClient, Request, Response},
@@ -30,6 +30,12 @@ pub(super) async fn execute(args: &BandwidthArgs, out: &mut impl Write) -> Resul
     if traffic.waiting_to_read > 0 || traffic.held_credit_bytes > 0 {
         let (count, held) = (traffic.waiting_to_read, traffic.held_credit_bytes);
         writeln!(out, "reading   {count} connections wait, {held} bytes of credit are held back")?;
+    }
+    let named = [("egress_limit", egress), ("ingress_limit", ingress)];
+    let kept: Vec<String> =
+        named.into_iter().filter_map(|(key, limit)| limit.map(|limit| format!("{key} = {limit}"))).collect();
+    if !kept.is_empty() {
+        until_it_stops(&args.query.dir, kept.join(", "), out)?;
     }
     Ok(())
 }

@@ -27,12 +27,18 @@ pub(super) async fn execute(command: OperateCommand, out: &mut impl Write) -> Re
             order_of(&args.node.dir, PeerOrder::Reserve { peer: args.peer }).await?;
             until_it_stops(&args.node.dir, &kept, out)
         }
-        OperateCommand::Release(args) => order_of(&args.node.dir, PeerOrder::Release { peer: args.peer }).await,
+        OperateCommand::Release(args) => {
+            order_of(&args.node.dir, PeerOrder::Release { peer: args.peer }).await?;
+            until_it_stops(&args.node.dir, format_args!("nothing of {} in `reserved`", args.peer), out)
+        }
         OperateCommand::Trust(args) => {
             order_of(&args.node.dir, PeerOrder::Trust { peer: args.peer }).await?;
             until_it_stops(&args.node.dir, format_args!("trusted = [\"{}\"]", args.peer), out)
         }
-        OperateCommand::Distrust(args) => order_of(&args.node.dir, PeerOrder::Distrust { peer: args.peer }).await,
+        OperateCommand::Distrust(args) => {
+            order_of(&args.node.dir, PeerOrder::Distrust { peer: args.peer }).await?;
+            until_it_stops(&args.node.dir, format_args!("no \"{}\" in `trusted`", args.peer), out)
+        }
         OperateCommand::Disconnect(args) => order_of(&args.node.dir, PeerOrder::Disconnect { peer: args.peer }).await,
         OperateCommand::Limits(LimitsCommand::Show(query)) => limits(&query, LimitChange::default(), out).await,
         OperateCommand::Limits(LimitsCommand::Set(args)) => limits(&args.query, args.change, out).await,
@@ -51,7 +57,7 @@ async fn order_of(dir: &Path, order: PeerOrder) -> Result<(), CliError> {
 }
 
 /// What a restart forgets, and what to do about it.
-fn until_it_stops(dir: &Path, kept: impl Display, out: &mut impl Write) -> Result<(), CliError> {
+pub(super) fn until_it_stops(dir: &Path, kept: impl Display, out: &mut impl Write) -> Result<(), CliError> {
     let file = dir.join("config.toml");
     Ok(writeln!(out, "done, until the node stops; to keep it, see that {} has: {kept}", file.display())?)
 }
@@ -130,8 +136,16 @@ async fn limits(query: &QueryArgs, change: LimitChange, out: &mut impl Write) ->
         limits.budget_bytes, limits.resident_bytes
     )?;
     writeln!(out, "connections         {:>10}  handshakes included", limits.links)?;
-    if change != LimitChange::default() {
-        until_it_stops(&query.dir, "the same numbers", out)?;
+    let LimitChange { target_peers, max_peers, outbound_per_group, acquire_timeout_ms, idle_timeout_ms } = change;
+    let named = [("target_peers", target_peers), ("max_peers", max_peers), ("outbound_per_group", outbound_per_group)];
+    let kept: Vec<String> =
+        named.into_iter().filter_map(|(key, number)| number.map(|number| format!("{key} = {number}"))).collect();
+    if !kept.is_empty() {
+        until_it_stops(&query.dir, kept.join(", "), out)?;
+    }
+    // The file has no keys for these: whoever wrote them there would have a node that does not start.
+    if acquire_timeout_ms.or(idle_timeout_ms).is_some() {
+        writeln!(out, "the timeouts hold until the node stops; there is no setting for them in config.toml")?;
     }
     Ok(())
 }

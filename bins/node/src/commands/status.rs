@@ -5,7 +5,7 @@ use std::io::Write;
 use super::{CliError, print_json};
 use crate::{
     cli::QueryArgs,
-    control::{ClientError, ControlClient, Request, Response},
+    control::{ClientError, ControlClient, PoolState, Request, Response},
     data_dir::DataDir,
 };
 
@@ -28,5 +28,8 @@ pub(super) async fn execute(args: &QueryArgs, out: &mut impl Write) -> Result<()
     writeln!(out, "mempool   {} transactions, {} bytes", status.mempool_txs, status.mempool_bytes)?;
     writeln!(out, "outbox    {} transactions", status.outbox_txs)?;
     writeln!(out, "memory    {} of {} bytes", status.resident_bytes, status.budget_bytes)?;
+    for PoolState { pool, used, limit } in status.pools.iter().filter(|pool| pool.is_filling()) {
+        writeln!(out, "pool      {used} of {limit} bytes of {pool}")?;
+    }
     Ok(writeln!(out, "uptime    {} s", status.uptime_ms / 1000)?)
 }

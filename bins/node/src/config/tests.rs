@@ -76,6 +76,10 @@ fn a_value_that_makes_no_sense_says_where_it_was_given() {
     assert!(limit.starts_with("egress_limit, from /d/config.toml:2: a node needs 65536 "), "{limit}");
     let limit = error("egress_limit = 65536\n", &[("PEERAGE_INGRESS_LIMIT", "1")]);
     assert!(limit.starts_with("ingress_limit, from environment variable PEERAGE_INGRESS_LIMIT: "), "{limit}");
+    let limit = error("egress_limit = 102399\nmax_peers = 100\n", &[]);
+    assert!(limit.contains("102400 bytes") && limit.contains("`max_peers` at 100"), "{limit}");
+    resolve("egress_limit = 102400\nmax_peers = 100\n", &[], Layer::default()).expect("1 KiB/s for each");
+    error("egress_limit = 65535\nmax_peers = 10\n", &[]);
     error("egress_limit = -1\n", &[]);
     error("max_peers = 0\n", &[]);
     error("target_peers = 0\n", &[]);

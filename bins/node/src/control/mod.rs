@@ -22,7 +22,7 @@ mod tests;
 mod traffic;
 
 pub use client::{ClientError, ControlClient, EventStream};
-pub use known::{PeerHead, Timing};
+pub use known::{NotDialled, PeerHead, PoolState, Story, Timing};
 pub use line::{LineError, LineReader};
 pub use peers::{BanState, LimitChange, Limits, List, Lists, Peer, PeerOrder};
 pub use protocol::{

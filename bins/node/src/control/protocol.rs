@@ -10,7 +10,7 @@ use peerage_core::{NetworkId, NodeId};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{BanState, LimitChange, Limits, Lists, Peer, PeerOrder, Traffic};
+use super::{BanState, LimitChange, Limits, Lists, Peer, PeerOrder, PoolState, Story, Traffic};
 use crate::hex;
 
 /// A line from a client.
@@ -121,8 +121,8 @@ pub enum Response {
     Status(Box<Status>),
     /// To [`Request::Peers`].
     Peers(Vec<Peer>),
-    /// To [`Request::Why`]: the oldest first, 64 at most; none if the two never met, or it was forgotten.
-    Why(Vec<Happening>),
+    /// To [`Request::Why`].
+    Why(Story),
     /// To [`Request::Bans`]: those that hold.
     Bans(Vec<BanState>),
     /// To [`Request::Lists`].
@@ -193,6 +193,8 @@ pub struct Status {
     pub resident_bytes: usize,
     /// The memory budget.
     pub budget_bytes: usize,
+    /// How full each part of it is.
+    pub pools: Vec<PoolState>,
     /// Time since the start, milliseconds.
     pub uptime_ms: u64,
     /// What passes over its connections.

@@ -5,7 +5,7 @@ mod names;
 mod orders;
 pub(crate) mod peer_file;
 
-use core::{future::Future, net::SocketAddr, num::NonZeroU64, time::Duration};
+use core::{future::Future, net::SocketAddr, time::Duration};
 use peerage_chain::{
     proto::{
         Chain, Command as ChainCommand, Config as ChainConfig, ConfigError as ChainConfigError, Event as ChainEvent,
@@ -13,12 +13,12 @@ use peerage_chain::{
     },
     store::{OpenError, Store},
 };
-use peerage_core::{Budget, NodeId, Now, Pool, SecretRng, Seed as DiceSeed, Stack};
+use peerage_core::{Budget, Now, Pool, SecretRng, Seed as DiceSeed, Stack};
 use peerage_discovery::{Command as DiscoveryCommand, Config as DiscoveryConfig, Discovery};
 use peerage_gossip::proto::{Config as GossipConfig, Gossip};
 use peerage_transport::{
     driver::{
-        self, Bandwidth, Clock, DriverConfig, Fabric, Handle, NoiseChannel, SecureChannel, Stopped, TcpFabric,
+        self, Clock, DriverConfig, Fabric, Handle, NoiseChannel, SecureChannel, Stopped, TcpFabric,
         tls::{TlsChannel, TlsError},
     },
     key_file::{self, KeyFileError, KeyKind},
@@ -38,8 +38,8 @@ use thiserror::Error;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::{
-    config::{LEAST_LIMIT, NodeConfig},
-    control::{BindError, ControlCall, ControlServer, ErrorCode, Happening, Refusal, Request, Response, Status},
+    config::NodeConfig,
+    control::{BindError, ControlCall, ControlServer, ErrorCode, PoolState, Refusal, Request, Response, Status},
     data_dir::DataDirLock,
     genesis::{GenesisFileError, load_genesis},
     stack::{NodeStack, Overlay, OverlayCommand, OverlayEvent},
@@ -487,7 +487,7 @@ impl Node {
             Request::Lists => self.lists().await,
             Request::Limits(change) => self.limits(change).await,
             Request::Order(order) => self.order(order).await,
-            Request::Bandwidth { egress, ingress } => self.bandwidth(egress, ingress),
+            Request::Bandwidth { egress, ingress } => self.bandwidth(egress, ingress).await,
             Request::Account { pubkey } => self.account(pubkey).await,
             Request::ReloadTls => self.reload_tls().await,
             Request::Watch => Err(Refusal::new(ErrorCode::BadRequest, "the control server answers this itself")),
@@ -547,36 +547,10 @@ impl Node {
             outbox_txs: chain.outbox,
             resident_bytes: budget.resident,
             budget_bytes: budget.cap,
+            pools: PoolState::all(&self.budget),
             uptime_ms: self.clock.now().mono.0 / 1_000_000,
             traffic: self.handle.bandwidth().into(),
         })))
-    }
-
-    fn bandwidth(&self, egress: Option<u64>, ingress: Option<u64>) -> Result<Response, Refusal> {
-        if let Some(low) = [egress, ingress].into_iter().flatten().find(|limit| (1..LEAST_LIMIT).contains(limit)) {
-            let words = format!("a node needs {LEAST_LIMIT} bytes a second at least, not {low}; 0 is no limit");
-            return Err(Refusal::new(ErrorCode::BadRequest, words));
-        }
-        let report = self.handle.bandwidth();
-        self.handle.limit_bandwidth(Bandwidth {
-            egress: egress.map_or(report.egress.limit, NonZeroU64::new),
-            ingress: ingress.map_or(report.ingress.limit, NonZeroU64::new),
-        });
-        Ok(Response::Bandwidth(self.handle.bandwidth().into()))
-    }
-
-    async fn why(&self, peer: NodeId) -> Result<Response, Refusal> {
-        let happenings = self.handle.inspect(move |stack| {
-            let entries = stack.recorder().flight(&peer).map(|entry| Happening {
-                unix_millis: entry.at.0,
-                what: entry.what.label().to_owned(),
-                reason: entry.what.reason().map(str::to_owned),
-                words: entry.what.to_string(),
-                times: entry.times,
-            });
-            entries.collect()
-        });
-        Ok(Response::Why(happenings.await.map_err(stopping)?))
     }
 
     async fn account(&self, account: Account) -> Result<Response, Refusal> {

@@ -1,17 +1,25 @@
 //! What an operator asks and orders about peers.
 
-use core::time::Duration;
-use peerage_core::CloseReason;
-use peerage_transport::proto::{
-    managed::ManagedCommand,
-    peer_manager::{PeerCommand, PeerLimits, PeerManager, Subject},
+use core::{num::NonZeroU64, time::Duration};
+use peerage_core::{CloseReason, NodeId};
+use peerage_discovery::Command as DiscoveryCommand;
+use peerage_transport::{
+    driver::Bandwidth,
+    proto::{
+        managed::ManagedCommand,
+        peer_manager::{PeerCommand, PeerLimits, PeerManager, Subject},
+    },
 };
 use std::collections::BTreeMap;
 
 use super::{Node, names::Names, stopping};
 use crate::{
-    config::MOST_PEERS,
-    control::{BanState, ErrorCode, LimitChange, Limits, List, Lists, Peer, PeerOrder, Refusal, Response},
+    config::{MOST_PEERS, least_limit},
+    control::{
+        BanState, ErrorCode, Happening, LimitChange, Limits, List, Lists, NotDialled, Peer, PeerOrder, Refusal,
+        Response, Story,
+    },
+    stack::OverlayCommand,
 };
 
 /// The longest ban that can be ordered: ten years (our guess; what shall never end belongs into `deny`).
@@ -112,7 +120,11 @@ impl Node {
         };
         if after != before {
             sensible(after)?;
+            self.affordable(after.max_peers)?;
             tracing::info!(?after, "the operator changed the limits");
+            // Discovery, which looks for peers while there are fewer, has its own number.
+            let wanted = OverlayCommand::Discovery(DiscoveryCommand::SetTarget(after.target_outbound));
+            self.handle.command(ManagedCommand::Upper(wanted)).await.map_err(stopping)?;
             self.manage(PeerCommand::Limits(after)).await?;
         }
         let (limits, outbound, all) = self
@@ -134,6 +146,64 @@ impl Node {
             links: self.handle.links().len(),
             resident_bytes: budget.resident,
         }))
+    }
+
+    /// The rule of [`Self::bandwidth`] holds for more peers, too.
+    fn affordable(&self, max_peers: usize) -> Result<(), Refusal> {
+        let (report, least) = (self.handle.bandwidth(), least_limit(max_peers));
+        match [report.egress.limit, report.ingress.limit].into_iter().flatten().find(|limit| limit.get() < least) {
+            None => Ok(()),
+            Some(limit) => {
+                let words = format!(
+                    "max_peers: {max_peers} need {least} bytes a second at least, and `peerage bandwidth` has a limit of {limit}"
+                );
+                Err(Refusal::new(ErrorCode::BadRequest, words))
+            }
+        }
+    }
+
+    /// Changes what is named and answers with what holds then.
+    pub(super) async fn bandwidth(&self, egress: Option<u64>, ingress: Option<u64>) -> Result<Response, Refusal> {
+        // What is not named stays as another operator set it just before.
+        let _alone = self.orders.lock().await;
+        let max_peers = self.manager(PeerManager::limits).await?.max_peers;
+        let least = least_limit(max_peers);
+        if let Some(low) = [egress, ingress].into_iter().flatten().find(|limit| (1..least).contains(limit)) {
+            let words = format!(
+                "a node needs {least} bytes a second at least, not {low}, with `max_peers` at {max_peers}; 0 is no limit"
+            );
+            return Err(Refusal::new(ErrorCode::BadRequest, words));
+        }
+        let report = self.handle.bandwidth();
+        let before = Bandwidth { egress: report.egress.limit, ingress: report.ingress.limit };
+        let after = Bandwidth {
+            egress: egress.map_or(before.egress, NonZeroU64::new),
+            ingress: ingress.map_or(before.ingress, NonZeroU64::new),
+        };
+        if after != before {
+            tracing::info!(?after, "the operator changed the limits of bandwidth");
+            self.handle.limit_bandwidth(after);
+        }
+        Ok(Response::Bandwidth(self.handle.bandwidth().into()))
+    }
+
+    /// What happened between the node and a peer, and what is in the way of a dial just now.
+    pub(super) async fn why(&self, peer: NodeId) -> Result<Response, Refusal> {
+        let now = self.clock.now();
+        let story = self.handle.inspect(move |stack| {
+            let happenings = stack.recorder().flight(&peer).map(|entry| Happening {
+                unix_millis: entry.at.0,
+                what: entry.what.label().to_owned(),
+                reason: entry.what.reason().map(str::to_owned),
+                words: entry.what.to_string(),
+                times: entry.times,
+            });
+            let not_dialled = stack.peers().why_not(now, &peer);
+            let not_dialled =
+                not_dialled.map(|why| NotDialled { reason: why.label().to_owned(), words: why.to_string() });
+            Story { happenings: happenings.collect(), not_dialled }
+        });
+        Ok(Response::Why(story.await.map_err(stopping)?))
     }
 
     pub(super) async fn order(&self, order: PeerOrder) -> Result<Response, Refusal> {

@@ -26,6 +26,17 @@ fn limits_are_set_at_the_start_changed_while_the_node_runs_and_seen_in_its_statu
     assert_eq!(limits(&told(&home, &[])), [Some(70_000), None], "as it was");
     let words = Program::start(&["bandwidth", "--dir", home.path()]).ends().succeeded();
     assert!(words.contains("limit 70000 bytes a second") && words.contains("no limit"), "{words}");
+    let told = Program::start(&["bandwidth", "--dir", home.path(), "--ingress-limit", "0"]).ends().succeeded();
+    assert!(told.contains("until the node stops") && told.contains("ingress_limit = 0"), "{told}");
+    assert!(!told.contains("egress_limit ="), "what was not said is no advice: {told}");
+    assert!(!words.contains("until the node stops"), "nothing was changed: {words}");
+    // More peers need more, and who has a limit cannot have more peers than it bears.
+    let more = ["limits", "set", "--dir", home.path(), "--max-peers", "100"];
+    Program::start(&more).ends().failed(1, &["100 need 102400 bytes a second", "a limit of 70000"]);
+    let fewer = ["limits", "set", "--dir", home.path(), "--max-peers", "68"];
+    Program::start(&fewer).ends().succeeded();
+    let low = ["bandwidth", "--dir", home.path(), "--egress-limit", "69000"];
+    Program::start(&low).ends().failed(1, &["69632 bytes a second at least, not 69000", "`max_peers` at 68"]);
     home.commit("key");
     node.terminate().succeeded();
     home.run_with(&["--egress-limit", "1"]).ends().failed(78, &["egress_limit, from the command line", "65536"]);

@@ -31,6 +31,8 @@ fn a_peer_is_shown_with_the_way_to_it_its_clock_and_its_head() {
         }
         known
     });
+    let pools = producer.status().pools();
+    assert!(pools.contains(&"mempool".to_owned()) && pools.len() == 7, "{pools:?}");
     let line = shown(&[]);
     assert!(line.contains("height 1") && line.contains(" clock ") && line.contains(" ms"), "{line}");
     for node in [producing, following] {

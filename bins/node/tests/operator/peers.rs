@@ -26,7 +26,7 @@ fn peer(home: &Home, id: &str) -> Option<Value> {
 
 /// What happened between the node and this peer, by the names that do not change, with the reasons.
 fn why(home: &Home, id: &str) -> Vec<String> {
-    let story = ask(home, &["why", id]);
+    let story = &ask(home, &["why", id])["happenings"];
     let line = |what: &Value| match what["reason"].as_str() {
         Some(reason) => format!("{} {reason}", what["what"].as_str().expect("a name")),
         None => what["what"].as_str().expect("a name").to_owned(),
@@ -55,7 +55,8 @@ fn who_comes_and_who_does_not_is_the_operator_s_word_while_the_node_runs_and_ban
     assert_eq!(peer(&home, id).expect("it is there")["standing"], "trusted");
     let named = say(&home, &["ban", id]);
     named.failed(1, &["never banned", "distrust"]);
-    say(&home, &["distrust", id]).succeeded();
+    let told = say(&home, &["distrust", id]).succeeded();
+    assert!(told.contains("until the node stops") && told.contains("in `trusted`"), "{told}");
     say(&home, &["distrust", id]).failed(1, &["is not trusted", "absent"]);
 
     // Sent away for a while, which a restart does not end.
@@ -78,7 +79,9 @@ fn who_comes_and_who_does_not_is_the_operator_s_word_while_the_node_runs_and_ban
     assert!(told.contains("config.toml") && told.contains(&seed), "{told}");
     eventually("the other one is dialled", is_there);
     assert_eq!(peer(&home, id).expect("it is there")["standing"], "reserved");
-    say(&home, &["release", id]).succeeded();
+    assert_eq!(ask(&home, &["why", id])["not_dialled"]["reason"], "connected");
+    let told = say(&home, &["release", id]).succeeded();
+    assert!(told.contains("until the node stops") && told.contains("in `reserved`"), "{told}");
     say(&home, &["disconnect", id]).succeeded();
     assert!(why(&home, id).contains(&"ended requested".into()));
 
@@ -86,6 +89,12 @@ fn who_comes_and_who_does_not_is_the_operator_s_word_while_the_node_runs_and_ban
     say(&home, &["deny", "add", "127.0.0.0/8"]).succeeded();
     assert_eq!(ask(&home, &["deny", "list"])[0], "127.0.0.0/8");
     assert!(!is_there());
+    assert_eq!(ask(&home, &["why", id])["not_dialled"]["reason"], "denied");
+    let told = say(&home, &["why", id]).succeeded();
+    assert!(told.lines().last().is_some_and(|line| line.starts_with("now: not dialled, because `denied`: ")), "{told}");
+    let own = status.seed();
+    let own = say(&home, &["why", own.split_once('@').expect("nodeid@host:port").0]).succeeded();
+    assert!(own.contains("has not met") && own.contains("`oneself`"), "{own}");
     say(&home, &["deny", "remove", "10.0.0.0/8"]).failed(1, &["is not on the list `deny`"]);
     say(&home, &["deny", "remove", "127.0.0.0/8"]).succeeded();
     assert_eq!(ask(&home, &["deny", "list"]), Value::Array(vec![]));
@@ -94,6 +103,9 @@ fn who_comes_and_who_does_not_is_the_operator_s_word_while_the_node_runs_and_ban
     let limits = ask(&home, &["limits", "set", "--max-peers", "5", "--target-peers", "2"]);
     assert_eq!((&limits["max_peers"], &limits["target_peers"]), (&5.into(), &2.into()), "{limits}");
     assert_eq!(ask(&home, &["limits", "show"])["max_peers"], 5);
+    let told = say(&home, &["limits", "set", "--target-peers", "2", "--idle-timeout", "9s"]).succeeded();
+    assert!(told.contains("has: target_peers = 2\n") && told.contains("no setting for them"), "{told}");
+    assert!(!told.contains("idle_timeout ="), "such a file is refused: {told}");
     say(&home, &["limits", "set", "--target-peers", "6"]).failed(1, &["target_peers", "1 to 5"]);
     assert_eq!(ask(&home, &["limits", "show"])["target_peers"], 2, "what makes no sense changes nothing");
 

@@ -254,6 +254,16 @@ impl Status {
         self.0["height"].as_u64().expect("a height")
     }
 
+    /// The parts of its memory, each of which holds no more than it may.
+    pub(crate) fn pools(&self) -> Vec<String> {
+        let pools = self.0["pools"].as_array().expect("a list");
+        let name = |pool: &serde_json::Value| {
+            assert!(pool["used"].as_u64().expect("bytes") <= pool["limit"].as_u64().expect("bytes"), "{pool}");
+            pool["pool"].as_str().expect("a name").to_owned()
+        };
+        pools.iter().map(name).collect()
+    }
+
     /// What passes over its connections.
     pub(crate) fn traffic(&self) -> &serde_json::Value {
         &self.0["traffic"]

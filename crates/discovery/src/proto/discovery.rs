@@ -38,6 +38,8 @@ pub enum Command {
     SetAddrs(Vec<SocketAddr>),
     /// Other seeds from now on, or the same elsewhere; wanted at once if seeds are wanted at all.
     SetSeeds(Vec<(NodeId, Vec<SocketAddr>)>),
+    /// Another [`Config::target`](crate::Config::target) from now on; the walk that is due next is as far away as it was.
+    SetTarget(usize),
 }
 
 /// What discovery tells the layer above.
@@ -500,6 +502,7 @@ impl Protocol for Discovery {
                 self.config.seeds = seeds;
                 self.reach_for_seeds(now);
             }
+            Command::SetTarget(target) => self.config.target = target,
         }
     }
 

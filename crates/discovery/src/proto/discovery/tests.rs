@@ -635,6 +635,22 @@ fn a_seed_whose_place_is_told_later_is_wanted_there_at_once_unless_nobody_is_nee
 }
 
 #[test]
+fn whoever_wants_more_peers_than_before_walks_more_often_from_the_next_walk_on() {
+    let mut node = Node::with(|config| config.target = 1);
+    node.up(1);
+    let mut pause = |target: usize| {
+        node.0.handle_command(now(0), Command::SetTarget(target));
+        let due = node.0.timers.deadline(&Timer::Walk).expect("it walks for ever");
+        let at = Now { mono: due, wall: WALL };
+        node.0.handle_timeout(at);
+        node.0.timers.deadline(&Timer::Walk).expect("it walks for ever").since(due)
+    };
+    assert!(pause(1) >= WALK_SATED);
+    assert!(pause(2) < WALK_SATED / 2);
+    assert!(pause(1) >= WALK_SATED);
+}
+
+#[test]
 fn a_lookup_without_anybody_to_ask_or_any_memory_ends_at_once_and_empty() {
     for budget in [Budget::default(), Budget::new(1)] {
         let mut node = Node::with(|config| config.budget = budget);

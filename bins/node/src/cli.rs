@@ -241,7 +241,7 @@ pub struct DevnetArgs {
     pub json: bool,
 }
 
-/// Arguments of `status` and `peers`.
+/// Arguments of what only asks a running node.
 #[derive(Debug, Args)]
 pub struct QueryArgs {
     /// The data directory of the node.

@@ -93,8 +93,8 @@ pub enum NetworkEvent {
         /// Why not.
         why: Unmet,
     },
-    /// A stream that somebody opened was closed unread, for its address alone. Only the peer manager hears this; it has nothing
-    /// to decide any more.
+    /// A stream that somebody opened was closed unread, for its address alone. Only the flight recorder hears this: nothing is
+    /// left to decide.
     TurnedAway {
         /// From where it came.
         remote: SocketAddr,

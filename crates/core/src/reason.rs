@@ -104,7 +104,7 @@ reasons! {
         MessageTooLong = 23, "message_too_long";
         /// More was sent in a class than the receiver had granted.
         CreditExceeded = 24, "credit_exceeded";
-        /// The peer does not read: it owes more than a peer may.
+        /// The peer takes nothing of what waits for it, or memory was short and it owed more than any other.
         SlowPeer = 25, "slow_peer";
         /// The node's memory budget is exhausted and stayed so.
         OverBudget = 26, "over_budget";
@@ -190,7 +190,7 @@ reasons! {
         TooLong = 6, "too_long";
         /// An answer to a request that is not, or no longer, waiting.
         Unrequested = 7, "unrequested";
-        /// A cancelled or overtaken message.
+        /// A request whose time was over before it could be sent.
         Superseded = 8, "superseded";
         /// Memory was short, and the recipient owed more than any other.
         Shed = 9, "shed";

@@ -7,7 +7,7 @@ use peerage_core::PerClass;
 use peerage_transport::driver::BandwidthReport;
 use serde::{Deserialize, Serialize};
 
-/// Bytes of all connections, as they hand them to TCP and take them from it.
+/// Bytes of all connections, as they hand them to their streams and take them from them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Traffic {
     /// Written since the start.

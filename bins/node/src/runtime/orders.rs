@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// The longest ban that can be ordered: ten years (our guess; what shall never end belongs into `deny`).
-const LONGEST_BAN: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+const LONGEST_ORDERED_BAN: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// Lines of one list at most, each of which is looked at for each stream (our guess).
 const MOST_LINES: usize = 4096;
 
@@ -212,7 +212,7 @@ impl Node {
         tracing::info!(?order, "the operator orders");
         let wall = self.clock.now().wall;
         let command = match order {
-            PeerOrder::Ban { seconds, .. } if Duration::from_secs(seconds) > LONGEST_BAN => {
+            PeerOrder::Ban { seconds, .. } if Duration::from_secs(seconds) > LONGEST_ORDERED_BAN => {
                 let words = "a ban lasts ten years at most; what shall never end belongs into `deny`";
                 return Err(Refusal::new(ErrorCode::BadRequest, words));
             }

@@ -25,8 +25,9 @@ fn a_peer_is_shown_with_the_way_to_it_its_clock_and_its_head() {
         if known {
             let [least, jitter] = ["rtt_min_micros", "jitter_micros"].map(|of| timing[of].as_u64().expect("a number"));
             let smoothed = peer["rtt_micros"].as_u64().expect("measured");
-            assert!(least <= smoothed && jitter < u64::MAX, "{peer}");
+            assert!(least <= smoothed, "{peer}");
             // Both are on this machine, and a round trip takes no hour, however slow it is.
+            assert!((1..3_600_000_000).contains(&jitter), "{peer}");
             assert!(timing["clock_offset_ms"].as_i64().expect("a number").abs() < 3_600_000, "{peer}");
         }
         known

@@ -114,7 +114,7 @@ pub(super) struct LinkTask {
     /// How long the socket may take nothing of what is there.
     write_patience: Duration,
     /// When that is over, while something is there.
-    too_slow: Option<Timestamp>,
+    stuck_until: Option<Timestamp>,
     alarm: Alarm,
 }
 
@@ -175,7 +175,7 @@ impl LinkTask {
             last_words: None,
             starved_check: None,
             write_patience,
-            too_slow: None,
+            stuck_until: None,
             alarm: Alarm::new(clock),
         }
     }
@@ -222,7 +222,7 @@ impl LinkTask {
         if self.connection.next_timeout().is_some_and(|at| at <= now.mono) {
             self.connection.handle_timeout(now);
         }
-        if self.too_slow.is_some_and(|at| at <= now.mono) && self.last_words.is_none() {
+        if self.stuck_until.is_some_and(|at| at <= now.mono) && self.last_words.is_none() {
             self.connection.handle_command(now, ConnectionCommand::Close(CloseReason::SlowPeer));
         }
         if !self.tell(now) {
@@ -382,7 +382,7 @@ impl LinkTask {
                 Poll::Ready(Ok(count)) if count > 0 => {
                     self.gate.count_sent(count);
                     self.written += count;
-                    self.too_slow = None;
+                    self.stuck_until = None;
                     room = room.saturating_sub(count);
                     if self.written == self.outgoing.len() {
                         self.ahead = (self.ahead * 2).max(count).min(WRITE_BYTES);
@@ -393,7 +393,7 @@ impl LinkTask {
                     return Wrote::Failed;
                 }
                 Poll::Pending => {
-                    self.too_slow.get_or_insert(now.mono + self.write_patience);
+                    self.stuck_until.get_or_insert(now.mono + self.write_patience);
                     self.ahead = WRITE_BYTES_BLOCKED;
                     return Wrote::Blocked;
                 }
@@ -423,8 +423,8 @@ impl LinkTask {
     /// Whether something is due already; if not, the task is woken when it is.
     fn is_due(&mut self, cx: &mut Context<'_>, now: Now) -> bool {
         // Who is told to go for it, waits for nothing but its last words.
-        let too_slow = self.too_slow.filter(|_| self.last_words.is_none());
-        let due = [self.connection.next_timeout(), self.last_words, self.starved_check, too_slow];
+        let stuck_until = self.stuck_until.filter(|_| self.last_words.is_none());
+        let due = [self.connection.next_timeout(), self.last_words, self.starved_check, stuck_until];
         self.alarm.poll(cx, due.into_iter().flatten().min(), now.mono).is_ready()
     }
 }

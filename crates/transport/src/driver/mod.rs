@@ -10,7 +10,7 @@
 //!        link tasks, one a connection ── Fabric (TCP, or pipes in memory)
 //! ```
 //! Each link task owns a pure [`Connection`](peerage_core::Connection) and a stream; the stack task owns the stack. They
-//! talk through channels whose contents are charged to the budget before they enter.
+//! talk through mailboxes one way and a channel the other, whose contents are charged to the budget before they enter.
 
 mod bandwidth;
 mod channel;

@@ -34,7 +34,7 @@ where
                 Err(_) => self.send_from_floor(peer, message),
             };
             if let Err(reason) = outcome {
-                self.shed(peer, message.command, reason);
+                self.tell_dropped(peer, message.command, reason);
             }
         }
     }
@@ -54,7 +54,7 @@ where
         Ok((link, Outbound { message: message.clone(), resident, owed }))
     }
 
-    fn shed(&mut self, peer: NodeId, command: Command, reason: DropReason) {
+    fn tell_dropped(&mut self, peer: NodeId, command: Command, reason: DropReason) {
         count_dropped(reason, 1);
         // What did not fit now may fit later; what is too long or has lost its connection never will.
         let passing = matches!(reason, DropReason::PeerOverLimit | DropReason::OverBudget);
@@ -86,7 +86,7 @@ where
 
     pub(super) fn respond(&mut self, to: NodeId, id: RequestId, message: Message) {
         let Some((link, wire_id)) = self.to_answer.remove(&id) else {
-            return self.shed(to, message.command, DropReason::Unrequested);
+            return self.tell_dropped(to, message.command, DropReason::Unrequested);
         };
         let charged = self.charge_to(to, message.len());
         let outbound = charged.and_then(|charge| self.outbound(to, &message, Arc::new(charge)));
@@ -95,8 +95,8 @@ where
             Ok((live, outbound)) if live == link => {
                 self.order(link, ConnectionCommand::Respond { id: wire_id, outbound });
             }
-            Ok(_) => self.shed(to, message.command, DropReason::ConnectionLost),
-            Err(reason) => self.shed(to, message.command, reason),
+            Ok(_) => self.tell_dropped(to, message.command, DropReason::ConnectionLost),
+            Err(reason) => self.tell_dropped(to, message.command, reason),
         }
     }
 

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | reserved, trusted | no limit | |
 //! | outbound, to stay | `target_outbound` | none more is dialled |
-//! | outbound, wanted just then | what is left of `max_peers`, and [`GUESTS`] | the oldest goes after [`TRANSIENT_KEEP`], at once if need be; one that is drawn for a place to stay takes it |
+//! | outbound, wanted just then | what is left of `max_peers`, and [`GUESTS`] | the oldest goes after `idle_timeout`, at once if need be; one that is drawn for a place to stay takes it |
 //! | inbound | `max_peers` less `target_outbound`, and [`GUESTS`] for a moment | somebody is evicted after [`GUEST_KEEP`], at once if need be |
 
 use core::time::Duration;

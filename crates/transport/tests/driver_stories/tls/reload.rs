@@ -59,6 +59,24 @@ async fn a_revocation_ends_the_connection_that_stands_and_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_revoked_is_told_so_and_nothing_else_even_by_a_connection_that_does_not_read() {
+    let authority = Authority::new("of ours");
+    let [a, b] = [Plan::new(1), Plan::new(2)];
+    let of_b = authority.issue(&Leaf::of(b.id()));
+    let files = TlsFiles { crl: Some(authority.revoke(&[], 2900)), ..authority.member(a.id()) };
+    let watching = channel(&a, files.clone());
+    let other = channel(&b, authority.files(&of_b));
+    let [(mut at_a, _), (mut at_b, _)] = meet(&watching, &other).await;
+    assert_eq!(at_a.without_reading().await, None, "all is well");
+    replace(files.crl.as_ref().expect("a list"), &authority.revoke(&[of_b.serial], 2900));
+    assert_eq!(watching.reload(now()).expect("good files"), 1);
+    let reason = CloseReason::CertificateRevoked;
+    assert_eq!(at_a.without_reading().await, Some(Closed::by_us(reason)));
+    let (_, told) = tokio::join!(at_a.goodbye(), at_b.ended());
+    assert_eq!(told, Closed::by_them(reason));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_authority_that_is_dropped_takes_its_members_with_it() {
     let newer = Authority::new("of ours, renewed");
     let watch = |authority: &Authority, files: &TlsFiles, _| {

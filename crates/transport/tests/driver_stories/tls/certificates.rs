@@ -154,6 +154,25 @@ async fn a_certificate_must_name_one_node_and_be_for_both_roles() {
     }
 }
 
+#[test]
+fn a_node_shows_four_certificates_at_most() {
+    let authority = Authority::new("of ours");
+    let a = Plan::new(1);
+    let start = |between: usize| {
+        let files = authority.member(a.id());
+        let text = std::fs::read_to_string(&files.certificate).expect("a file");
+        let root = std::fs::read_to_string(authority.root()).expect("a file");
+        std::fs::write(&files.certificate, text + &root.repeat(between)).expect("a file");
+        TlsChannel::new(a.security(anywhere()), files, now())
+    };
+    assert!(start(3).is_ok(), "not needed, and looked past");
+    let refused = start(4).err();
+    assert!(
+        matches!(refused, Some(TlsError::Refused { reason: CloseReason::BadCertificate, .. })),
+        "others would say the same: {refused:?}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_shows_no_certificate_learns_only_when_it_reads_that_it_is_not_in() {
     let authority = Authority::new("of ours");

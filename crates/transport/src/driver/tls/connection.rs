@@ -7,10 +7,19 @@ use peerage_core::{Class, CloseReason, Connection, ConnectionCommand, Connection
 use super::stream::Fate;
 use crate::proto::connection::SecureConnection;
 
-/// A [`SecureConnection`] that learns from its stream why it ended.
+/// A [`SecureConnection`] that learns from its stream why it ended; before it seals anything more, even if nobody reads.
 pub(super) struct Certified {
     pub(super) connection: SecureConnection,
     pub(super) fate: Arc<Fate>,
+}
+
+impl Certified {
+    /// From an end on nothing is said but that it is over.
+    fn heed(&mut self) {
+        if let Some(closed) = self.fate.tell() {
+            self.connection.handle_end_below(closed);
+        }
+    }
 }
 
 impl Connection for Certified {
@@ -19,29 +28,35 @@ impl Connection for Certified {
     }
 
     fn handle_stream_end(&mut self, now: Now, reason: CloseReason) {
-        match self.fate.ended() {
+        // The stream may have told of it already, by failing.
+        match self.fate.tell().or_else(|| self.fate.ended()) {
             Some(closed) => self.connection.handle_end_below(closed),
             None => self.connection.handle_stream_end(now, reason),
         }
     }
 
     fn handle_command(&mut self, now: Now, command: ConnectionCommand) {
+        self.heed();
         self.connection.handle_command(now, command);
     }
 
     fn handle_timeout(&mut self, now: Now) {
+        self.heed();
         self.connection.handle_timeout(now);
     }
 
     fn poll_transmit(&mut self, now: Now, buf: &mut Vec<u8>, limit: usize) -> bool {
+        self.heed();
         self.connection.poll_transmit(now, buf, limit)
     }
 
     fn wants_to_send(&mut self) -> PerClass<bool> {
+        self.heed();
         self.connection.wants_to_send()
     }
 
     fn poll_record(&mut self, now: Now, buf: &mut Vec<u8>, class: Class, limit: usize) -> bool {
+        self.heed();
         self.connection.poll_record(now, buf, class, limit)
     }
 
@@ -50,7 +65,8 @@ impl Connection for Certified {
     }
 
     fn next_timeout(&self) -> Option<Timestamp> {
-        self.connection.next_timeout()
+        // At once, for a connection that waits to read or to write.
+        if self.fate.is_untold() { Some(Timestamp::ZERO) } else { self.connection.next_timeout() }
     }
 
     fn wants_bytes(&self) -> bool {

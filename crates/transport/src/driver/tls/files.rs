@@ -1,6 +1,7 @@
 //! Certificates, keys and revocations at rest, read together and used together.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io::{self, Read},
     os::unix::fs::{MetadataExt, PermissionsExt},
@@ -48,7 +49,7 @@ pub struct TlsFiles {
     pub certificate: PathBuf,
     /// Its private key (PKCS #8), of mode 0600: for TLS alone, not that of the node's identity.
     pub key: PathBuf,
-    /// What the authorities have revoked, if they have said so: one list or more.
+    /// What the authorities have revoked, if they have said so: one list of each at most.
     pub crl: Option<PathBuf>,
 }
 
@@ -94,6 +95,9 @@ pub enum TlsError {
         /// What should be in it.
         what: &'static str,
     },
+    /// Of two lists of one authority only one would be looked at, perhaps the older one.
+    #[error("{} holds two lists of revocations of one authority: leave the newest one of each in it", .0.display())]
+    TwoLists(PathBuf),
     /// The key is not that of the certificate.
     #[error(
         "the key in {key} is not that of the certificate in {certificate}: give both as they were issued together",
@@ -203,11 +207,15 @@ fn load_trust(files: &TlsFiles, provider: &CryptoProvider) -> Result<Trust, TlsE
         .map(|certificate| anchor_from_trusted_cert(certificate).map(|anchor| anchor.to_owned()))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|_| malformed(&files.ca, "certificate of an authority"))?;
-    let mut crls = Vec::new();
+    let (mut crls, mut issuers) = (Vec::new(), BTreeSet::new());
     if let Some(path) = &files.crl {
         for der in read_pem::<CertificateRevocationListDer<'static>>(path, "list of revocations")? {
             let list = OwnedCertRevocationList::from_der(&der).map_err(|_| malformed(path, "list of revocations"))?;
-            crls.push(CertRevocationList::from(list));
+            let list = CertRevocationList::from(list);
+            if !issuers.insert(list.issuer().to_vec()) {
+                return Err(TlsError::TwoLists(path.clone()));
+            }
+            crls.push(list);
         }
     }
     Ok(Trust { anchors, crls, algorithms: provider.signature_verification_algorithms })

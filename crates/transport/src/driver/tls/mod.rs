@@ -55,7 +55,7 @@ pub struct TlsChannel {
 
 struct State {
     material: Arc<Material>,
-    /// What the files were like when they were last read.
+    /// What the files were like just before the material was read from them.
     stamps: Vec<Option<(u64, u64, i64, i64)>>,
     live: Vec<Weak<Fate>>,
 }
@@ -88,14 +88,16 @@ impl TlsChannel {
     /// connections it ended.
     ///
     /// # Errors
-    /// As of [`new`](Self::new); all stays as it was then.
+    /// As of [`new`](Self::new); all stays as it was then, and the watch tries again at each look.
     pub fn reload(&self, now: Now) -> Result<usize, TlsError> {
         self.wall.set(now.wall);
         let stamps = self.files.stamps();
-        // Files that cannot be used are looked at again when they change.
-        self.state().stamps.clone_from(&stamps);
         let material = Arc::new(Material::load(&self.files, self.config.keypair.node_id(), &self.wall)?);
-        self.state().material = material;
+        // Only with what was read: not all that is wrong with a file shows in its stamp once it is mended (a mode, a directory
+        // that could not be reached), and a revocation must not be missed for that.
+        let mut state = self.state();
+        (state.material, state.stamps) = (material, stamps);
+        drop(state);
         Ok(self.judge(now))
     }
 
@@ -131,7 +133,10 @@ impl TlsChannel {
         }
         match self.reload(now) {
             Ok(ended) => tracing::info!(ended, "certificates were read again"),
-            Err(error) => tracing::error!(%error, "changed certificates are of no use; the old ones stay"),
+            Err(error) => {
+                tracing::error!(%error, "changed certificates are of no use; the old ones stay");
+                self.judge(now);
+            }
         }
     }
 
@@ -144,8 +149,11 @@ impl TlsChannel {
                 tokio::time::sleep(EVERY).await;
                 let Some(channel) = channel.upgrade() else { break };
                 // Files are read, so not on a thread that connections need.
-                if tokio::task::spawn_blocking(move || channel.look(clock.now())).await.is_err() {
-                    break; // the runtime ends
+                match tokio::task::spawn_blocking(move || channel.look(clock.now())).await {
+                    Ok(()) => {}
+                    // A fault of ours; who is revoked tomorrow must be noticed all the same.
+                    Err(error) if error.is_panic() => tracing::error!(%error, "looking at certificates failed"),
+                    Err(_) => break, // the runtime ends
                 }
             }
         });

@@ -6,7 +6,7 @@ use core::{
 };
 use std::{
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use peerage_core::Closed;
@@ -65,12 +65,22 @@ impl AsyncWrite for Tapped {
     }
 }
 
-/// How a session ends, if it is TLS that ends it. The stream finds out, or the channel; the connection tells.
+/// How a session ends, if it is TLS that ends it. The stream finds out, or the channel; the connection tells, and learns of it
+/// once, whether it reads or only writes.
 #[derive(Debug)]
 pub(super) struct Fate {
     /// What the other side showed, to be judged again.
     pub(super) chain: Vec<CertificateDer<'static>>,
-    state: Mutex<(Option<Closed>, Option<Waker>)>,
+    state: Mutex<End>,
+}
+
+#[derive(Debug, Default)]
+struct End {
+    closed: Option<Closed>,
+    /// Whether the connection has learnt of it; what still comes is to be read as ever.
+    told: bool,
+    /// Of the task that runs the connection.
+    waker: Option<Waker>,
 }
 
 impl Fate {
@@ -80,24 +90,42 @@ impl Fate {
 
     /// Ends the session; the first end counts.
     pub(super) fn end(&self, closed: Closed) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.0.get_or_insert(closed);
-        if let Some(waker) = state.1.take() {
+        let mut end = self.lock();
+        end.closed.get_or_insert(closed);
+        if let Some(waker) = end.waker.take() {
             waker.wake();
         }
     }
 
     pub(super) fn ended(&self) -> Option<Closed> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).0
+        self.lock().closed
     }
 
-    /// Whether it has ended; if not, whoever asks is woken when it does.
-    fn poll_ended(&self, cx: &Context<'_>) -> bool {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.0.is_none() && state.1.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
-            state.1 = Some(cx.waker().clone());
+    /// Whether there is an end of which the connection has not learnt.
+    pub(super) fn is_untold(&self) -> bool {
+        let end = self.lock();
+        end.closed.is_some() && !end.told
+    }
+
+    /// The end, for a connection that has not learnt of it.
+    pub(super) fn tell(&self) -> Option<Closed> {
+        let mut end = self.lock();
+        let untold = end.closed.filter(|_| !end.told);
+        end.told |= untold.is_some();
+        untold
+    }
+
+    /// Wakes whoever asks when it ends.
+    fn wake_at_end(&self, cx: &Context<'_>) {
+        let mut end = self.lock();
+        if end.closed.is_none() && end.waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
+            end.waker = Some(cx.waker().clone());
         }
-        state.0.is_some()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, End> {
+        // Nothing is done under the lock that could leave it half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -105,20 +133,18 @@ impl Fate {
 pub(super) struct Watched {
     stream: TlsStream,
     fate: Arc<Fate>,
-    /// Whether the reader was told of its end; what still comes is to be read as ever.
-    told: bool,
 }
 
 impl Watched {
     pub(super) const fn new(stream: TlsStream, fate: Arc<Fate>) -> Self {
-        Self { stream, fate, told: false }
+        Self { stream, fate }
     }
 }
 
 impl AsyncRead for Watched {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if !self.told && self.fate.poll_ended(cx) {
-            self.told = true;
+        self.fate.wake_at_end(cx);
+        if self.fate.tell().is_some() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         match ready!(Pin::new(&mut self.stream).poll_read(cx, buf)) {
@@ -136,6 +162,9 @@ impl AsyncRead for Watched {
 
 impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        // Who does not read must hear of it too. It is the connection that then stops, at the end of a record: behind a part of
+        // one the other side could not be told why.
+        self.fate.wake_at_end(cx);
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 

@@ -25,6 +25,10 @@ pub(super) const SCHEME: &str = "peerage:";
 /// connection, to be judged again (our guess: enough for three between leaf and root with keys of RSA).
 pub(super) const MAX_CHAIN: usize = 8 << 10;
 
+/// Certificates of one side: a leaf and those between it and an authority. Each of these may cost a check of a signature, and
+/// strangers may show what they like (our guess, as above: three between leaf and root).
+pub(super) const MAX_CERTIFICATES: usize = 4;
+
 /// Whether a list of revocations that should have been replaced by now still counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stale {
@@ -56,7 +60,8 @@ impl Trust {
         revocations: Option<Stale>,
     ) -> Result<NodeId, CloseReason> {
         let (leaf, others) = chain.split_first().ok_or(CloseReason::NoCertificate)?;
-        if chain.iter().map(|certificate| certificate.len()).sum::<usize>() > MAX_CHAIN {
+        let bytes = chain.iter().map(|certificate| certificate.len()).sum::<usize>();
+        if chain.len() > MAX_CERTIFICATES || bytes > MAX_CHAIN {
             return Err(CloseReason::BadCertificate);
         }
         let named = |error: webpki::Error| {

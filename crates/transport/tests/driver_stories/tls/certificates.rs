@@ -1,7 +1,7 @@
 //! Certificates that do not count: both sides hear why, whichever of them dialled.
 
 use peerage_core::{CloseReason, Closed, NodeId, UnixMillis};
-use peerage_transport::driver::tls::{TlsChannel, TlsFiles};
+use peerage_transport::driver::tls::{TlsChannel, TlsError, TlsFiles};
 use rcgen::ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
 use rustls::AlertDescription;
 use tokio::io::AsyncReadExt;
@@ -61,6 +61,22 @@ async fn a_list_of_revocations_that_its_authority_did_not_sign_lets_nobody_in() 
     assert!(honest.is_err(), "not even its own certificate counts, so it does not start");
     let channel = channel(&b, authority.member(b.id()));
     drop(channel);
+}
+
+#[test]
+fn two_lists_of_one_authority_are_refused_for_only_one_of_them_would_be_looked_at() {
+    let (authority, other) = (Authority::new("of ours"), Authority::new("of others"));
+    let [a, b] = [Plan::new(1), Plan::new(2)];
+    let revoked = authority.issue(&Leaf::of(b.id()));
+    let (older, newer) = (authority.revoke(&[], 2900), authority.revoke(&[revoked.serial], 2900));
+    let start = |lists: [&std::path::Path; 2]| {
+        let file = authority.dir().join("lists.pem");
+        let text = lists.map(|list| std::fs::read_to_string(list).expect("a file")).concat();
+        std::fs::write(&file, text).expect("a file");
+        TlsChannel::new(a.security(anywhere()), TlsFiles { crl: Some(file), ..authority.member(a.id()) }, now())
+    };
+    assert!(matches!(start([&older, &newer]), Err(TlsError::TwoLists(_))));
+    assert!(start([&newer, &other.revoke(&[], 2900)]).is_ok(), "one list of each authority");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -136,6 +152,25 @@ async fn a_certificate_must_name_one_node_and_be_for_both_roles() {
             "{what}"
         );
     }
+}
+
+#[test]
+fn a_node_shows_four_certificates_at_most() {
+    let authority = Authority::new("of ours");
+    let a = Plan::new(1);
+    let start = |between: usize| {
+        let files = authority.member(a.id());
+        let text = std::fs::read_to_string(&files.certificate).expect("a file");
+        let root = std::fs::read_to_string(authority.root()).expect("a file");
+        std::fs::write(&files.certificate, text + &root.repeat(between)).expect("a file");
+        TlsChannel::new(a.security(anywhere()), files, now())
+    };
+    assert!(start(3).is_ok(), "not needed, and looked past");
+    let refused = start(4).err();
+    assert!(
+        matches!(refused, Some(TlsError::Refused { reason: CloseReason::BadCertificate, .. })),
+        "others would say the same: {refused:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

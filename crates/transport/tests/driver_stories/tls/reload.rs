@@ -1,9 +1,13 @@
 //! Certificates that change while connections stand.
 
-use std::{fs, path::Path};
+use core::time::Duration;
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 
 use peerage_core::{CloseReason, Closed, UnixMillis};
-use peerage_transport::driver::tls::{TlsChannel, TlsFiles};
+use peerage_transport::driver::{
+    Clock,
+    tls::{TlsChannel, TlsFiles},
+};
 
 use super::stage::{Link, channel, ends, meet, now};
 use crate::{
@@ -55,6 +59,24 @@ async fn a_revocation_ends_the_connection_that_stands_and_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_revoked_is_told_so_and_nothing_else_even_by_a_connection_that_does_not_read() {
+    let authority = Authority::new("of ours");
+    let [a, b] = [Plan::new(1), Plan::new(2)];
+    let of_b = authority.issue(&Leaf::of(b.id()));
+    let files = TlsFiles { crl: Some(authority.revoke(&[], 2900)), ..authority.member(a.id()) };
+    let watching = channel(&a, files.clone());
+    let other = channel(&b, authority.files(&of_b));
+    let [(mut at_a, _), (mut at_b, _)] = meet(&watching, &other).await;
+    assert_eq!(at_a.without_reading().await, None, "all is well");
+    replace(files.crl.as_ref().expect("a list"), &authority.revoke(&[of_b.serial], 2900));
+    assert_eq!(watching.reload(now()).expect("good files"), 1);
+    let reason = CloseReason::CertificateRevoked;
+    assert_eq!(at_a.without_reading().await, Some(Closed::by_us(reason)));
+    let (_, told) = tokio::join!(at_a.goodbye(), at_b.ended());
+    assert_eq!(told, Closed::by_them(reason));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_authority_that_is_dropped_takes_its_members_with_it() {
     let newer = Authority::new("of ours, renewed");
     let watch = |authority: &Authority, files: &TlsFiles, _| {
@@ -101,6 +123,29 @@ async fn files_that_are_of_no_use_change_nothing() {
     assert!(watching.reload(now()).is_err(), "no authority");
     assert_eq!(watching.judge(now()), 0, "what stood stands");
     let _meets_as_before = meet(&other, &watching).await;
+}
+
+#[tokio::test]
+async fn a_revocation_that_could_not_be_read_at_first_is_read_at_a_later_look() {
+    let authority = Authority::new("of ours");
+    let [a, b] = [Plan::new(1), Plan::new(2)];
+    let of_b = authority.issue(&Leaf::of(b.id()));
+    let files = TlsFiles { crl: Some(authority.revoke(&[], 2900)), ..authority.member(a.id()) };
+    let watching = Arc::new(channel(&a, files.clone()));
+    watching.keep_watch(Clock::start());
+    let other = channel(&b, authority.files(&of_b));
+    let mode = |mode| fs::set_permissions(&files.key, fs::Permissions::from_mode(mode)).expect("ours");
+    tokio::time::pause();
+    // A mode is in no stamp of a file, neither when it gets wrong nor when it is mended.
+    mode(0o640);
+    replace(files.crl.as_ref().expect("a list"), &authority.revoke(&[of_b.serial], 2900));
+    tokio::time::sleep(Duration::from_secs(25)).await;
+    assert!(watching.reload(now()).is_err(), "the key is open to others");
+    mode(0o600);
+    tokio::time::sleep(Duration::from_secs(25)).await;
+    tokio::time::resume();
+    let reason = CloseReason::CertificateRevoked;
+    assert_eq!(ends(&other, &*watching).await, [Closed::by_them(reason), Closed::by_us(reason)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

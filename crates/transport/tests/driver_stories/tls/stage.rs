@@ -65,6 +65,23 @@ impl Link {
         self.goodbye().await
     }
 
+    /// A turn of a task that waits to read; how the connection ended, if it did.
+    pub(crate) async fn without_reading(&mut self) -> Option<Closed> {
+        let now = self.clock.now();
+        if self.connection.next_timeout().is_some_and(|at| at <= now.mono) {
+            self.connection.handle_timeout(now);
+        }
+        let mut bytes = Vec::new();
+        while self.connection.poll_transmit(now, &mut bytes, 1 << 20) {}
+        self.stream.write_all(&bytes).await.expect("the other side is there");
+        while let Some(event) = self.connection.poll_event() {
+            if let ConnectionEvent::Closed(closed) = event {
+                self.closed = Some(closed);
+            }
+        }
+        self.closed
+    }
+
     /// Lets the last words arrive, once it is over.
     pub(crate) async fn goodbye(&mut self) -> Closed {
         let closed = self.closed.expect("it is over");

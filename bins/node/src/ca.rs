@@ -114,15 +114,17 @@ struct Register {
     issued: Vec<Issued>,
 }
 
-/// A certificate authority.
+/// A certificate authority. As long as this lives, nobody else has it open: what one command revokes another must not write over.
 pub struct Authority {
     dir: PathBuf,
+    /// The directory itself, locked.
+    _lock: File,
     issuer: Issuer<'static, KeyPair>,
     register: Register,
 }
 
 impl Authority {
-    /// Makes an authority in `dir`, which is created and closed to others.
+    /// Makes an authority in `dir`, which is created and closed to others. Waits while another command uses it.
     ///
     /// # Errors
     /// [`CaError::Exists`] if there is one, [`CaError::Name`], those of the file system.
@@ -131,6 +133,7 @@ impl Authority {
             return Err(CaError::Name);
         }
         DataDir::create(dir)?;
+        let lock = lock(dir)?;
         let key = KeyPair::generate_for(&PKCS_ED25519)?;
         let mut params = authority_params(name);
         set_validity(&mut params, now, AUTHORITY_DAYS);
@@ -138,12 +141,12 @@ impl Authority {
         create(&dir.join("ca.key"), 0o600, &key.serialize_pem())?;
         create(&dir.join("ca.pem"), 0o644, &certificate.pem())?;
         let register = Register { name: name.to_owned(), lists: 0, issued: Vec::new() };
-        let mut this = Self { dir: dir.to_owned(), issuer: Issuer::new(params, key), register };
+        let mut this = Self { dir: dir.to_owned(), _lock: lock, issuer: Issuer::new(params, key), register };
         this.write_list(now)?;
         Ok(this)
     }
 
-    /// The authority in `dir`.
+    /// The authority in `dir`. Waits while another command uses it.
     ///
     /// # Errors
     /// [`CaError::TooOpen`], [`CaError::Damaged`], those of the file system.
@@ -154,13 +157,14 @@ impl Authority {
         if mode & OTHERS != 0 {
             return Err(CaError::TooOpen { path, mode });
         }
+        let lock = lock(dir)?;
         let key = fs::read_to_string(&path).map_err(failed)?;
         let key = KeyPair::from_pem(&key).map_err(|_| CaError::Damaged(path.clone()))?;
         let path = dir.join("issued.json");
         let text = fs::read(&path).map_err(|reason| CaError::Io { action: "read", path: path.clone(), reason })?;
         let register: Register = serde_json::from_slice(&text).map_err(|_| CaError::Damaged(path))?;
         let issuer = Issuer::new(authority_params(&register.name), key);
-        Ok(Self { dir: dir.to_owned(), issuer, register })
+        Ok(Self { dir: dir.to_owned(), _lock: lock, issuer, register })
     }
 
     /// What was issued, the oldest first.
@@ -260,6 +264,14 @@ impl Authority {
         let text = serde_json::to_string_pretty(&self.register).expect("names, numbers and texts");
         replace(&self.dir.join("issued.json"), &text)
     }
+}
+
+/// Has the directory to ourselves until the file is closed, however that comes about.
+fn lock(dir: &Path) -> Result<File, CaError> {
+    let failed = |reason| CaError::Io { action: "lock", path: dir.to_owned(), reason };
+    let file = File::open(dir).map_err(failed)?;
+    file.lock().map_err(failed)?;
+    Ok(file)
 }
 
 /// What an authority's certificate says but for its dates. Who signs in its name needs the same.
@@ -377,17 +389,38 @@ mod tests {
     fn nothing_is_overwritten_and_nobody_is_revoked_by_mistake() {
         let ground = tempfile::tempdir().expect("a directory");
         let (dir, node) = (ground.path().join("ca"), ground.path().join("node"));
-        let mut authority = Authority::init(&dir, "of ours", NOW).expect("made");
+        drop(Authority::init(&dir, "of ours", NOW).expect("made"));
         assert!(
             matches!(Authority::init(&dir, "another", NOW), Err(CaError::Exists(path)) if path == dir.join("ca.key"))
         );
         assert!(matches!(Authority::init(&node, "na\u{ef}ve", NOW), Err(CaError::Name)));
+        let mut authority = Authority::open(&dir).expect("there");
         authority.issue(id(1), &node, 30, NOW).expect("issued");
         assert!(matches!(authority.issue(id(2), &node, 30, NOW), Err(CaError::Exists(_))), "another's key is there");
         assert!(matches!(authority.revoke(&[id(1), id(3)], NOW), Err(CaError::Unknown { node }) if node == id(3)));
+        drop(authority);
         let authority = Authority::open(&dir).expect("there");
         assert_eq!(authority.issued().iter().map(|issued| issued.revoked).collect::<Vec<_>>(), [None]);
         fs::set_permissions(dir.join("ca.key"), fs::Permissions::from_mode(0o640)).expect("ours");
         assert!(matches!(Authority::open(&dir), Err(CaError::TooOpen { .. })));
+    }
+    #[test]
+    fn of_commands_at_the_same_time_none_undoes_what_another_revoked() {
+        let ground = tempfile::tempdir().expect("a directory");
+        let dir = ground.path().join("ca");
+        let mut authority = Authority::init(&dir, "of ours", NOW).expect("made");
+        for number in 1..=8 {
+            authority.issue(id(number), &ground.path().join(number.to_string()), 30, NOW).expect("issued");
+        }
+        drop(authority);
+        std::thread::scope(|threads| {
+            for number in 1..=8 {
+                let dir = &dir;
+                threads
+                    .spawn(move || Authority::open(dir).expect("there").revoke(&[id(number)], NOW).expect("revoked"));
+            }
+        });
+        let authority = Authority::open(&dir).expect("there");
+        assert_eq!(authority.issued().iter().filter(|issued| issued.revoked.is_some()).count(), 8);
     }
 }

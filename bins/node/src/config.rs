@@ -36,7 +36,7 @@ pub(crate) const MOST_PEERS: usize = 1000;
 /// Less memory does not even hold a few of the largest messages. Our guess: sixteen of them.
 const LEAST_BUDGET_BYTES: usize = 32 << 20;
 /// A limit of fewer bytes a second is refused however few the peers are: that many keep those of [`DEFAULT_MAX_PEERS`] alive. Whoever
-/// admits more needs more: [`least_limit`].
+/// admits more needs more: `least_limit`.
 pub const LEAST_LIMIT: u64 = 64 << 10;
 
 /// The least limit of bytes a second, in either direction, that keeps the connections of `max_peers` alive: a message that was

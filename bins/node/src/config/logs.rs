@@ -54,7 +54,7 @@ impl LogConfig {
     }
 }
 
-/// The part of a [`Layer`] about logs.
+/// The part of a [`Layer`](super::Layer) about logs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LogLayer {

@@ -54,7 +54,7 @@ pub struct ConnectionConfig {
     /// While a message is incomplete, 10 KiB at least must arrive in each window of this length, whatever they are
     /// (parameters, 1.3: slower than 1 KiB/s over 10 s ends the connection).
     pub stall_window: Duration,
-    /// How long the budget may refuse a message that arrives before the connection ends: [`BUDGET_PATIENCE`].
+    /// How long the budget may refuse a message that arrives before the connection ends: 15 s by default.
     pub budget_patience: Duration,
     /// Records a direction between two rekeys: [`REKEY_EVERY`], except in tests.
     pub rekey_every: u64,

@@ -89,19 +89,26 @@ thread_local! {
     static OUTGOING: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// Everything a link task needs.
-pub(super) struct LinkTask {
-    link: LinkId,
-    remote: SocketAddr,
-    connection: Box<dyn Connection + Send>,
-    stream: BoxedStream,
-    clock: Clock,
-    account: Account,
-    starved: Arc<AtomicBool>,
-    mail: Mail,
-    events: UnboundedSender<(LinkId, LinkEvent)>,
+/// What a link task is given.
+pub(super) struct LinkParts {
+    pub(super) link: LinkId,
+    pub(super) remote: SocketAddr,
+    pub(super) connection: Box<dyn Connection + Send>,
+    pub(super) stream: BoxedStream,
+    pub(super) clock: Clock,
+    pub(super) account: Account,
+    pub(super) starved: Arc<AtomicBool>,
+    pub(super) mail: Mail,
+    pub(super) events: UnboundedSender<(LinkId, LinkEvent)>,
     /// Where it asks whether it may write and read, if that is limited.
-    gate: Gate,
+    pub(super) gate: Gate,
+    /// How long the socket may take nothing of what is there.
+    pub(super) write_patience: Duration,
+}
+
+/// That, and how far it is.
+pub(super) struct LinkTask {
+    parts: LinkParts,
     /// Whether the other side has proved itself.
     proved: bool,
     /// What the socket has not taken yet, from `written` on.
@@ -111,9 +118,7 @@ pub(super) struct LinkTask {
     ahead: usize,
     last_words: Option<Timestamp>,
     starved_check: Option<Timestamp>,
-    /// How long the socket may take nothing of what is there.
-    write_patience: Duration,
-    /// When that is over, while something is there.
+    /// When the socket has taken nothing for too long, while something is there.
     stuck_until: Option<Timestamp>,
     alarm: Alarm,
 }
@@ -143,40 +148,18 @@ enum Wrote {
 }
 
 impl LinkTask {
-    #[expect(clippy::too_many_arguments, reason = "called once; what a connection needs")]
-    pub(super) fn new(
-        link: LinkId,
-        remote: SocketAddr,
-        connection: Box<dyn Connection + Send>,
-        stream: BoxedStream,
-        clock: Clock,
-        account: Account,
-        starved: Arc<AtomicBool>,
-        mail: Mail,
-        events: UnboundedSender<(LinkId, LinkEvent)>,
-        gate: Gate,
-        write_patience: Duration,
-    ) -> Self {
+    pub(super) fn new(parts: LinkParts) -> Self {
+        let alarm = Alarm::new(parts.clock);
         Self {
-            link,
-            remote,
-            connection,
-            stream,
-            clock,
-            account,
-            starved,
-            mail,
-            events,
-            gate,
+            parts,
             proved: false,
             outgoing: Vec::new(),
             written: 0,
             ahead: WRITE_BYTES,
             last_words: None,
             starved_check: None,
-            write_patience,
             stuck_until: None,
-            alarm: Alarm::new(clock),
+            alarm,
         }
     }
 
@@ -192,7 +175,7 @@ impl LinkTask {
         }
         // What is still unread when a socket is closed makes TCP send a reset, which can destroy our last words on their
         // way: so everything is read, and thrown away, until the other side is done too. That takes a while and no memory.
-        let Self { mut stream, connection, mail, gate, proved, .. } = self;
+        let Self { parts: LinkParts { link, remote, mut stream, connection, mail, gate, .. }, proved, .. } = self;
         // Of strangers little, and of nobody more than that while the node limits what it reads.
         let mut left = if proved && !gate.limits_reading() { usize::MAX } else { READ_BYTES };
         drop((connection, mail, gate));
@@ -209,21 +192,21 @@ impl LinkTask {
         };
         // However that ends, it is nobody's concern any more.
         let _ended = timeout(LAST_WORDS, goodbye).await;
-        tracing::trace!(link = self.link.0, remote = %self.remote, "stream closed");
+        tracing::trace!(link = link.0, %remote, "stream closed");
     }
 
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
-        let now = self.clock.now();
+        let now = self.parts.clock.now();
         self.take_commands(cx, now);
         let mut again = self.read(cx, now);
         if self.last_words.is_some_and(|at| at <= now.mono) {
             return Poll::Ready(Turn::Over);
         }
-        if self.connection.next_timeout().is_some_and(|at| at <= now.mono) {
-            self.connection.handle_timeout(now);
+        if self.parts.connection.next_timeout().is_some_and(|at| at <= now.mono) {
+            self.parts.connection.handle_timeout(now);
         }
         if self.stuck_until.is_some_and(|at| at <= now.mono) && self.last_words.is_none() {
-            self.connection.handle_command(now, ConnectionCommand::Close(CloseReason::SlowPeer));
+            self.parts.connection.handle_command(now, ConnectionCommand::Close(CloseReason::SlowPeer));
         }
         if !self.tell(now) {
             return Poll::Ready(Turn::Alone);
@@ -250,14 +233,14 @@ impl LinkTask {
         if self.last_words.is_some() {
             return;
         }
-        match self.mail.take(cx) {
+        match self.parts.mail.take(cx) {
             // All of them at once: what goes together belongs into the same records.
             Found::Commands(commands) => {
-                commands.into_iter().for_each(|command| self.connection.handle_command(now, command));
+                commands.into_iter().for_each(|command| self.parts.connection.handle_command(now, command));
             }
             Found::Nothing => {}
             Found::Ended => {
-                self.connection.handle_command(now, ConnectionCommand::Close(CloseReason::Shutdown));
+                self.parts.connection.handle_command(now, ConnectionCommand::Close(CloseReason::Shutdown));
                 self.last_words = Some(now.mono + LAST_WORDS);
             }
         }
@@ -272,37 +255,37 @@ impl LinkTask {
         while left > 0 && self.reads() {
             let Some(most) = self.may_read(cx, now) else { break };
             let mut buffer = ReadBuf::new(&mut incoming[..size.min(left).min(most)]);
-            let read = Pin::new(&mut self.stream).poll_read(cx, &mut buffer);
-            self.gate.did_read(now.mono, buffer.filled().len());
+            let read = Pin::new(&mut self.parts.stream).poll_read(cx, &mut buffer);
+            self.parts.gate.did_read(now.mono, buffer.filled().len());
             match read {
                 Poll::Pending => break,
                 Poll::Ready(Ok(())) => match buffer.filled() {
-                    [] => self.connection.handle_stream_end(now, CloseReason::StreamEnded),
+                    [] => self.parts.connection.handle_stream_end(now, CloseReason::StreamEnded),
                     bytes => {
-                        self.connection.handle_bytes(now, bytes);
+                        self.parts.connection.handle_bytes(now, bytes);
                         left -= bytes.len();
                     }
                 },
-                Poll::Ready(Err(_)) => self.connection.handle_stream_end(now, CloseReason::StreamError),
+                Poll::Ready(Err(_)) => self.parts.connection.handle_stream_end(now, CloseReason::StreamError),
             }
         }
         INCOMING.set(incoming);
         if !self.reads() {
-            self.gate.stop_reading(now.mono);
+            self.parts.gate.stop_reading(now.mono);
         }
         left == 0
     }
 
     fn reads(&self) -> bool {
-        self.last_words.is_none() && self.connection.wants_bytes()
+        self.last_words.is_none() && self.parts.connection.wants_bytes()
     }
 
     /// How many bytes may be read now under the operator's limit.
     fn may_read(&mut self, cx: &Context<'_>, now: Now) -> Option<usize> {
-        if self.gate.limits_reading() {
-            return self.gate.poll_read(cx, now.mono);
+        if self.parts.gate.limits_reading() {
+            return self.parts.gate.poll_read(cx, now.mono);
         }
-        self.gate.stop_reading(now.mono);
+        self.parts.gate.stop_reading(now.mono);
         Some(usize::MAX)
     }
 
@@ -310,7 +293,7 @@ impl LinkTask {
     fn tell(&mut self, now: Now) -> bool {
         let mut told = Vec::new();
         let mut skipped = PerClass::from_fn(|_| 0);
-        while let Some(event) = self.connection.poll_event() {
+        while let Some(event) = self.parts.connection.poll_event() {
             match &event {
                 ConnectionEvent::Established(_) => self.proved = true,
                 ConnectionEvent::Closed(_) => self.last_words = Some(now.mono + LAST_WORDS),
@@ -331,10 +314,10 @@ impl LinkTask {
         }
         // `Writable` comes at least a pause after the shed message: whoever answers it with more of what did not fit
         // must not turn in circles.
-        if self.starved.load(Relaxed) && *self.starved_check.get_or_insert(now.mono + STARVED_CHECK) <= now.mono {
+        if self.parts.starved.load(Relaxed) && *self.starved_check.get_or_insert(now.mono + STARVED_CHECK) <= now.mono {
             self.starved_check = None;
-            if self.account.owed() < self.account.limit() / 2 {
-                self.starved.store(false, Relaxed);
+            if self.parts.account.owed() < self.parts.account.limit() / 2 {
+                self.parts.starved.store(false, Relaxed);
                 heard &= self.send(LinkEvent::Writable);
             }
         }
@@ -342,7 +325,7 @@ impl LinkTask {
     }
 
     fn send(&self, event: LinkEvent) -> bool {
-        self.events.send((self.link, event)).is_ok()
+        self.parts.events.send((self.parts.link, event)).is_ok()
     }
 
     /// Writes what is most urgent, decided when the socket can take it: one piece at most.
@@ -378,9 +361,9 @@ impl LinkTask {
                     return Wrote::All;
                 }
             }
-            match Pin::new(&mut self.stream).poll_write(cx, &self.outgoing[self.written..]) {
+            match Pin::new(&mut self.parts.stream).poll_write(cx, &self.outgoing[self.written..]) {
                 Poll::Ready(Ok(count)) if count > 0 => {
-                    self.gate.count_sent(count);
+                    self.parts.gate.count_sent(count);
                     self.written += count;
                     self.stuck_until = None;
                     room = room.saturating_sub(count);
@@ -389,11 +372,11 @@ impl LinkTask {
                     }
                 }
                 Poll::Ready(_) => {
-                    self.connection.handle_stream_end(now, CloseReason::StreamError);
+                    self.parts.connection.handle_stream_end(now, CloseReason::StreamError);
                     return Wrote::Failed;
                 }
                 Poll::Pending => {
-                    self.stuck_until.get_or_insert(now.mono + self.write_patience);
+                    self.stuck_until.get_or_insert(now.mono + self.parts.write_patience);
                     self.ahead = WRITE_BYTES_BLOCKED;
                     return Wrote::Blocked;
                 }
@@ -404,18 +387,18 @@ impl LinkTask {
     /// Fills the empty buffer with what may be written now; whether that is all.
     fn seal(&mut self, cx: &Context<'_>, now: Now) -> bool {
         // A handshake and the last words wait for nobody.
-        if !self.gate.limits_writing() || !self.proved || self.last_words.is_some() {
-            self.connection.poll_transmit(now, &mut self.outgoing, self.ahead);
-            self.gate.wrote_unasked(now.mono, self.outgoing.len());
+        if !self.parts.gate.limits_writing() || !self.proved || self.last_words.is_some() {
+            self.parts.connection.poll_transmit(now, &mut self.outgoing, self.ahead);
+            self.parts.gate.wrote_unasked(now.mono, self.outgoing.len());
             // Less than it might have been is all there is.
             return self.outgoing.len() < self.ahead;
         }
         while self.outgoing.is_empty() {
-            let wants = self.connection.wants_to_send();
-            let Some(grant) = self.gate.poll_write(cx, now.mono, wants) else { return true };
+            let wants = self.parts.connection.wants_to_send();
+            let Some(grant) = self.parts.gate.poll_write(cx, now.mono, wants) else { return true };
             // What it was meant for may be gone meanwhile: then it asks again.
-            self.connection.poll_record(now, &mut self.outgoing, grant.class, grant.bytes);
-            self.gate.wrote(now.mono, grant, self.outgoing.len());
+            self.parts.connection.poll_record(now, &mut self.outgoing, grant.class, grant.bytes);
+            self.parts.gate.wrote(now.mono, grant, self.outgoing.len());
         }
         false
     }
@@ -424,7 +407,7 @@ impl LinkTask {
     fn is_due(&mut self, cx: &mut Context<'_>, now: Now) -> bool {
         // Who is told to go for it, waits for nothing but its last words.
         let stuck_until = self.stuck_until.filter(|_| self.last_words.is_none());
-        let due = [self.connection.next_timeout(), self.last_words, self.starved_check, stuck_until];
+        let due = [self.parts.connection.next_timeout(), self.last_words, self.starved_check, stuck_until];
         self.alarm.poll(cx, due.into_iter().flatten().min(), now.mono).is_ready()
     }
 }

@@ -11,10 +11,12 @@ mod authority;
 mod bandwidth;
 mod budget;
 mod by_hand;
+#[path = "../sockets/counters.rs"]
+#[expect(dead_code, reason = "shared with the stories over sockets")]
+mod counters;
 mod harness;
 mod jobs;
 mod messages;
-mod metrics;
 mod peers;
 mod probe;
 mod slow;

@@ -54,7 +54,7 @@ pub(crate) fn run(_: &Plan, printer: Printer) {
         // Without charging the bound must break, or the test would hold nothing.
         let (name, bounded) =
             if charging { ("crowd", Goal::AtMost(1.0)) } else { ("crowd, uncharged", Goal::AtLeast(1.0)) };
-        let mut row = |what: &str, unit, ours, bound, goal| {
+        let row = |what: &str, unit, ours, bound, goal| {
             figure(printer, format!("{name}: {what}"), unit, ours, bound, goal);
         };
         row("offered", "MiB", get("offered"), (10.0 * CROWD_BUDGET, "ten budgets"), Goal::AtLeast(1.0));

@@ -98,7 +98,20 @@ fn bench(pipe: usize) -> Bench {
     let (clock, link, starved) = (Clock::start(), LinkId(1), Arc::default());
     let gate = Gates::new(clock, Arc::default(), Bandwidth::default()).join(link);
     let patience = Duration::from_secs(90);
-    let task = LinkTask::new(link, remote, connection, stream, clock, account, starved, mail, sender, gate, patience);
+    let parts = LinkParts {
+        link,
+        remote,
+        connection,
+        stream,
+        clock,
+        account,
+        starved,
+        mail,
+        events: sender,
+        gate,
+        write_patience: patience,
+    };
+    let task = LinkTask::new(parts);
     Bench { script, task, post, events, other_end }
 }
 

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use crate::{
     driver::{
         BoxedStream, Target,
-        link::{EndGuard, LinkEvent, LinkTask, count_dropped, refused},
+        link::{EndGuard, LinkEvent, LinkParts, LinkTask, count_dropped, refused},
         mailbox::mailbox,
         registry::LinkHandle,
     },
@@ -127,7 +127,7 @@ where
                     return;
                 }
             };
-            let task = LinkTask::new(
+            let parts = LinkParts {
                 link,
                 remote,
                 connection,
@@ -139,8 +139,8 @@ where
                 events,
                 gate,
                 write_patience,
-            );
-            task.run().await;
+            };
+            LinkTask::new(parts).run().await;
         });
     }
 

@@ -1,9 +1,11 @@
 //! The live connections of a node, as handles see them.
 
 use core::net::SocketAddr;
-use dashmap::DashMap;
 use peerage_core::{Account, ConnectionCommand, LinkId, NodeId};
-use std::sync::Arc;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
 
 use super::mailbox::Post;
 
@@ -33,58 +35,59 @@ pub struct LinkReport {
     pub owed: usize,
 }
 
-/// All live connections, until their tasks are over. Read by handles, written by the stack task; a guard never lives over
-/// an `.await`.
+/// All live connections, until their tasks are over. Written by the stack task, once or twice in the life of a connection, and
+/// read by handles: one lock is enough. A guard never lives over an `.await`.
 #[derive(Debug, Default)]
-pub(super) struct Registry(DashMap<LinkId, LinkHandle>);
+pub(super) struct Registry(RwLock<BTreeMap<LinkId, LinkHandle>>);
 
 impl Registry {
     pub(super) fn insert(&self, link: LinkId, handle: LinkHandle) {
-        self.0.insert(link, handle);
+        self.write().insert(link, handle);
     }
 
     pub(super) fn established(&self, link: LinkId, peer: NodeId) {
-        if let Some(mut handle) = self.0.get_mut(&link) {
+        if let Some(handle) = self.write().get_mut(&link) {
             handle.peer = Some(peer);
         }
     }
 
     pub(super) fn remove(&self, link: LinkId) {
-        self.0.remove(&link);
+        self.write().remove(&link);
     }
 
     pub(super) fn command(&self, link: LinkId, command: ConnectionCommand) {
-        if let Some(handle) = self.0.get(&link) {
+        if let Some(handle) = self.read().get(&link) {
             handle.post.put(&mut vec![command]);
         }
     }
 
     pub(super) fn command_all(&self, mut command: impl FnMut() -> ConnectionCommand) {
-        for handle in &self.0 {
+        for handle in self.read().values() {
             handle.post.put(&mut vec![command()]);
         }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.read().len()
     }
 
     pub(super) fn report(&self) -> Vec<LinkReport> {
-        let mut links: Vec<_> = self
-            .0
-            .iter()
-            .map(|entry| {
-                let (link, handle) = entry.pair();
-                LinkReport {
-                    link: *link,
-                    remote: handle.remote,
-                    outbound: handle.outbound,
-                    peer: handle.peer,
-                    owed: handle.account.owed(),
-                }
-            })
-            .collect();
-        links.sort_by_key(|link| link.link);
-        links
+        let report = |(link, handle): (&LinkId, &LinkHandle)| LinkReport {
+            link: *link,
+            remote: handle.remote,
+            outbound: handle.outbound,
+            peer: handle.peer,
+            owed: handle.account.owed(),
+        };
+        self.read().iter().map(report).collect()
+    }
+
+    /// Each change is one call of the map, so a panic leaves nothing half done behind the lock.
+    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<LinkId, LinkHandle>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<LinkId, LinkHandle>> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -5,6 +5,7 @@ mod budget;
 mod class;
 mod connection;
 mod id;
+mod inbox;
 mod job;
 mod message;
 pub mod pressure;

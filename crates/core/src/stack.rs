@@ -1,11 +1,6 @@
 //! The one run loop: a protocol, its inbox by class, and the *drained* invariant.
 
-use std::collections::VecDeque;
-
-use crate::{
-    Action, Class, Command, Done, JobId, LinkId, NetworkEvent, Now, PerClass, Protocol, Timestamp,
-    queue::{pop_front, push_back},
-};
+use crate::{Action, Class, Command, Done, JobId, LinkId, NetworkEvent, Now, Protocol, Timestamp, inbox::Inbox};
 
 /// What a [`Stack`] gives its runner.
 pub enum Output<P: Protocol> {
@@ -42,8 +37,9 @@ struct Arrival<P: Protocol> {
     consumed: Option<(LinkId, usize)>,
 }
 
-/// A protocol (mostly one composed of several) together with its inbox: one queue for each class, so that a vote does
-/// not wait behind gossip after its arrival either.
+/// A protocol (mostly one composed of several) together with its inbox: the most urgent class first, so that a vote does not
+/// wait behind gossip after its arrival either, and within a class the connections in turns, so that nobody waits behind what
+/// somebody else sends.
 ///
 /// Members compose as one [`Protocol`] whose `poll_action` routes the members' events, one at a time, as
 /// [`Action::Routed`]. The tokio driver and the simulator both run this type and nothing else.
@@ -51,9 +47,9 @@ struct Arrival<P: Protocol> {
 /// Inputs may come at any time and in any number: they wait here until the actions of the one before are drained.
 pub struct Stack<P: Protocol> {
     protocol: P,
-    /// Network events by the class of their message; results of jobs and news of peers count as `Control`, commands of
-    /// the node's own users as `Signal`.
-    inbox: PerClass<VecDeque<Arrival<P>>>,
+    /// Network events by the class of their message, results of jobs and news of peers before them; commands of the node's
+    /// own users count as `Signal`.
+    inbox: Inbox<Arrival<P>>,
     /// Whether all actions of the last `handle_*` are taken.
     drained: bool,
 }
@@ -61,7 +57,7 @@ pub struct Stack<P: Protocol> {
 impl<P: Protocol> Stack<P> {
     /// A stack with an empty inbox.
     pub fn new(protocol: P) -> Self {
-        Self { protocol, inbox: PerClass::from_fn(|_| VecDeque::new()), drained: false }
+        Self { protocol, inbox: Inbox::new(), drained: false }
     }
 
     /// The protocol, to look at.
@@ -71,29 +67,33 @@ impl<P: Protocol> Stack<P> {
 
     /// Puts an event without credit (peers, dials, statistics, heartbeats) into the inbox.
     pub fn push(&mut self, event: NetworkEvent) {
-        let class = event.command().map_or(Class::Control, Command::class);
-        push_back(&mut self.inbox[class], Arrival { input: Input::Network(event), consumed: None });
+        let class = event.command().map(Command::class);
+        let arrival = Arrival { input: Input::Network(event), consumed: None };
+        match class {
+            Some(class) => self.inbox.push(class, None, arrival),
+            None => self.inbox.push_news(arrival),
+        }
     }
 
     /// Puts a message, request or response that arrived on `link` into the inbox; `bytes` are returned to the sender as
     /// credit once the protocol took it.
     pub fn push_from(&mut self, link: LinkId, class: Class, bytes: usize, event: NetworkEvent) {
-        push_back(&mut self.inbox[class], Arrival { input: Input::Network(event), consumed: Some((link, bytes)) });
+        self.inbox.push(class, Some(link), Arrival { input: Input::Network(event), consumed: Some((link, bytes)) });
     }
 
     /// Puts a command of the layer above, or of a user, into the inbox.
     pub fn command(&mut self, command: P::Command) {
-        push_back(&mut self.inbox[Class::Signal], Arrival { input: Input::Command(command), consumed: None });
+        self.inbox.push(Class::Signal, None, Arrival { input: Input::Command(command), consumed: None });
     }
 
     /// Puts the result of a job into the inbox.
     pub fn done(&mut self, id: JobId, done: Done<P>) {
-        push_back(&mut self.inbox[Class::Control], Arrival { input: Input::Done(id, done), consumed: None });
+        self.inbox.push_news(Arrival { input: Input::Done(id, done), consumed: None });
     }
 
     /// Inputs that wait in the inbox.
     pub fn waiting(&self) -> usize {
-        self.inbox.iter().map(|(_, queue)| queue.len()).sum()
+        self.inbox.len()
     }
 
     /// When to call [`run`](Self::run) next, if nothing arrives before: the start of time if there is work left.
@@ -117,7 +117,7 @@ impl<P: Protocol> Stack<P> {
                 self.drained = false;
                 continue;
             }
-            let Some((class, arrival)) = self.next_arrival() else { return Progress::Quiet };
+            let Some((class, arrival)) = self.inbox.pop() else { return Progress::Quiet };
             self.drained = false;
             match arrival.input {
                 Input::Network(event) => self.protocol.handle_network(now, event),
@@ -130,10 +130,6 @@ impl<P: Protocol> Stack<P> {
         }
         Progress::More
     }
-
-    fn next_arrival(&mut self) -> Option<(Class, Arrival<P>)> {
-        Class::ALL.into_iter().find_map(|class| Some((class, pop_front(&mut self.inbox[class])?)))
-    }
 }
 
 #[cfg(test)]
@@ -141,6 +137,7 @@ mod tests {
     use super::*;
     use crate::{Budget, Layer, Message, NoJob, NodeId};
     use core::time::Duration;
+    use std::collections::VecDeque;
 
     /// Answers every message with two sends, and panics if it is fed before both were taken: the drained invariant.
     #[derive(Default)]

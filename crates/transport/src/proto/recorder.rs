@@ -257,7 +257,7 @@ impl Recorder {
                     self.note(now, peer, Happening::TurnedAway { ip, reason: *reason });
                 }
             }
-            NetworkEvent::Shed { peer, command, reason } => {
+            NetworkEvent::Dropped { peer, command, reason } => {
                 self.note(now, *peer, Happening::Dropped { command: *command, reason: *reason });
             }
             _ => {}

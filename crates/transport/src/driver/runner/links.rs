@@ -218,7 +218,7 @@ where
             ConnectionEvent::Heartbeat(data) => self.stack.push(NetworkEvent::Heartbeat { peer, data }),
             // The link task counted it.
             ConnectionEvent::Unsent { command, reason, .. } => {
-                self.stack.push(NetworkEvent::Shed { peer, command, reason });
+                self.stack.push(NetworkEvent::Dropped { peer, command, reason });
             }
             // The link task counts what was skipped; the others were handled before.
             ConnectionEvent::Skipped { .. }

@@ -93,6 +93,7 @@ impl Node {
             subject: ban.subject,
             until_unix_ms: ban.until,
             times: ban.times,
+            by_hand: ban.by_hand,
         };
         Ok(Response::Bans(bans.into_iter().map(state).collect()))
     }
@@ -226,6 +227,9 @@ impl Node {
                                      `distrust` it first";
                         return Err(Refusal::new(ErrorCode::BadRequest, words));
                     }
+                }
+                if let Err(why) = self.manager(move |manager| manager.may_ban(wall, &subject)).await? {
+                    return Err(Refusal::new(ErrorCode::BadRequest, why));
                 }
                 PeerCommand::Ban { subject, lasting: Duration::from_secs(seconds) }
             }

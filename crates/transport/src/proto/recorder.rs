@@ -305,6 +305,7 @@ impl Recorder {
             PeerEvent::Banned { subject: Subject::Group(_), .. }
             | PeerEvent::Unbanned { subject: Subject::Group(_) }
             | PeerEvent::Remember(_)
+            | PeerEvent::BanRefused { .. }
             | PeerEvent::Bans(_) => return,
         };
         self.note(now, peer, what);

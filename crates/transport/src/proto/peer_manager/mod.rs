@@ -63,7 +63,7 @@ use crate::proto::{admission::Group, shedder::Shedder};
 pub use address::AddressPolicy;
 use book::Book;
 use conduct::Conduct;
-pub use conduct::{Ban, ParseSubjectError, Subject};
+pub use conduct::{Ban, ParseSubjectError, Subject, TooManyBans};
 pub use config::{BookLine, KnownPeer, PeerCommand, PeerEvent, PeerLimits, PeerManagerConfig};
 use dialling::{Dial, Purpose};
 pub use lists::{Net, ParseRuleError, Rule};
@@ -420,7 +420,9 @@ impl PeerManager {
                 self.config.idle_timeout = limits.idle_timeout;
             }
             PeerCommand::Ban { subject, lasting } => {
-                self.conduct.ban_for(now.wall, subject, lasting);
+                if let Err(why) = self.conduct.ban_for(now.wall, subject, lasting) {
+                    return self.actions.push_back(Action::Emit(PeerEvent::BanRefused { subject, why }));
+                }
                 self.tell_banned(now, subject, true);
                 self.review(now);
                 self.actions.push_back(Action::Emit(PeerEvent::Bans(self.conduct.bans())));

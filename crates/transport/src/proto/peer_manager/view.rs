@@ -3,7 +3,7 @@
 use core::net::SocketAddr;
 use peerage_core::{NodeId, Now, UnixMillis};
 
-use super::{Ban, KnownPeer, Peer, PeerLimits, PeerManager, Rule};
+use super::{Ban, KnownPeer, Peer, PeerLimits, PeerManager, Rule, Subject, TooManyBans};
 
 /// By which right a peer has its place. The first that fits counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,6 +80,14 @@ impl PeerManager {
         let mut bans = self.conduct.bans();
         bans.retain(|ban| ban.until > wall);
         bans
+    }
+
+    /// Whether the operator may ban somebody now.
+    ///
+    /// # Errors
+    /// [`TooManyBans`]: as many of its bans hold as may.
+    pub fn may_ban(&self, wall: UnixMillis, subject: &Subject) -> Result<(), TooManyBans> {
+        self.conduct.may_order(wall, subject)
     }
 
     /// The limits that hold now.

@@ -94,7 +94,7 @@ pub(super) struct Entry {
 
 impl Entry {
     /// The address for the next dial, of those that `permits` admits.
-    pub(super) fn next_addr(&self, permits: impl Fn(SocketAddr) -> bool) -> Option<SocketAddr> {
+    pub(super) fn next_addr(&self, mut permits: impl FnMut(SocketAddr) -> bool) -> Option<SocketAddr> {
         let (later, first) = self.addrs.split_at(self.turn % self.addrs.len().max(1));
         first.iter().chain(later).copied().find(|addr| permits(*addr))
     }

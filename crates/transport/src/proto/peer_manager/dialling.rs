@@ -159,15 +159,27 @@ impl PeerManager {
         if entry.addrs.is_empty() {
             return Err(Unmet::NoAddress);
         }
-        let listed = |addr| !self.is_denied(peer, Some(addr));
-        entry.next_addr(listed).ok_or(Unmet::Denied)?;
-        let permitted = |addr| listed(addr) && !self.is_banned(now, peer, addr);
-        entry.next_addr(permitted).ok_or(Unmet::Banned)?;
-        if entry.not_before > now.mono {
-            return Err(Unmet::Resting);
-        }
-        let free = |addr| permitted(addr) && !self.is_host_in_use(peer, entry, addr);
-        entry.next_addr(free).ok_or(Unmet::AddressInUse)
+        // What is in the way of the address that comes furthest. This is asked of all of the book, so each address is looked at
+        // once.
+        let mut why = Unmet::Denied;
+        let way = entry.next_addr(|addr| {
+            let hurdle = if self.is_denied(peer, Some(addr)) {
+                return false;
+            } else if self.is_banned(now, peer, addr) {
+                Unmet::Banned
+            } else if entry.not_before > now.mono {
+                Unmet::Resting
+            } else if self.is_host_in_use(peer, entry, addr) {
+                Unmet::AddressInUse
+            } else {
+                return true;
+            };
+            if why == Unmet::Denied || hurdle != Unmet::Banned {
+                why = hurdle;
+            }
+            false
+        });
+        way.ok_or(why)
     }
 
     /// Whether the address, or the host of one that is only told of, is being dialled already: whoever tells of many nodes at

@@ -104,12 +104,12 @@ impl PeerManager {
 
     /// Who alone may come in; all may if it is empty.
     pub fn allow(&self) -> &[Rule] {
-        &self.config.allow
+        self.allow.lines()
     }
 
     /// Who may not come in.
     pub fn deny(&self) -> &[Rule] {
-        &self.config.deny
+        self.deny.lines()
     }
 
     /// Who is reserved, and where it may be.

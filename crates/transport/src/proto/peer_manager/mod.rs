@@ -40,6 +40,7 @@ mod drawing;
 mod eviction;
 mod lists;
 mod pressure;
+mod rations;
 mod remembering;
 mod slots;
 mod table;
@@ -68,6 +69,7 @@ pub use config::{BookLine, KnownPeer, PeerCommand, PeerEvent, PeerLimits, PeerMa
 use dialling::{Dial, Purpose};
 use lists::Rules;
 pub use lists::{Net, ParseRuleError, Ranges, Rule};
+use rations::Rations;
 use remembering::{ANCHORS, LASTING};
 pub use view::Standing;
 pub use why_not::WhyNot;
@@ -138,6 +140,9 @@ pub struct PeerManager {
     conduct: Conduct,
     shedder: Shedder,
     dials: BTreeMap<SocketAddr, Dial>,
+    /// Hosts of those whom the operator named, where dials for a wish ended since whom to keep was looked at last.
+    freed: BTreeSet<IpAddr>,
+    rations: Rations,
     /// Who is wanted at once while all dials are taken, and until when that is of use.
     waiting: VecDeque<(Timestamp, NodeId)>,
     peers: BTreeMap<NodeId, Peer>,
@@ -181,6 +186,8 @@ impl PeerManager {
             shedder: Shedder::default(),
             config,
             dials: BTreeMap::new(),
+            freed: BTreeSet::new(),
+            rations: Rations::default(),
             waiting: VecDeque::new(),
             peers: BTreeMap::new(),
             links: BTreeMap::new(),
@@ -205,7 +212,7 @@ impl PeerManager {
 
     fn link_up(&mut self, now: Now, link: LinkId, info: LinkInfo) {
         let peer = info.peer;
-        let dialled = self.dial_over(&info);
+        let dialled = self.dial_over(now, &info);
         if peer == self.config.local {
             return self.close(link, CloseReason::SelfConnection);
         }

@@ -52,7 +52,7 @@ impl Protocol for Teller {
                 Saw::Down(peer, closed)
             }
             NetworkEvent::Message { .. } => Saw::Message,
-            NetworkEvent::Shed { peer, reason, .. } => Saw::Dropped(peer, reason),
+            NetworkEvent::Dropped { peer, reason, .. } => Saw::Dropped(peer, reason),
             _ => return,
         };
         self.actions.push_back(Action::Emit(saw));

@@ -168,6 +168,7 @@ impl Network {
                         | PeerEvent::Evicted { .. }
                         | PeerEvent::Unmet { .. }
                         | PeerEvent::Banned { .. }
+                        | PeerEvent::BanRefused { .. }
                         | PeerEvent::Unbanned { .. }
                         | PeerEvent::ReservedUndialled { .. },
                     )

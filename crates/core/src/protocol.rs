@@ -147,7 +147,7 @@ pub enum NetworkEvent {
         result: Result<(Message, Charge), RequestError>,
     },
     /// A message to this peer was dropped before it was sent, or several of a kind in a row.
-    Shed {
+    Dropped {
         /// To whom it was addressed.
         peer: NodeId,
         /// What kind of message it was.
@@ -155,7 +155,7 @@ pub enum NetworkEvent {
         /// Why.
         reason: DropReason,
     },
-    /// A peer to whom messages were shed for want of room takes messages again. It comes a pause after the last of them, so
+    /// A peer to whom messages were dropped for want of room takes messages again. It comes a pause after the last of them, so
     /// that answering it with more of what did not fit is no loop.
     Writable {
         /// Who.
@@ -194,7 +194,9 @@ impl NetworkEvent {
             Self::TurnedAway { remote, reason } => Self::TurnedAway { remote: *remote, reason: *reason },
             Self::PeerUp { peer, info } => Self::PeerUp { peer: *peer, info: info.clone() },
             Self::PeerDown { peer, closed } => Self::PeerDown { peer: *peer, closed: *closed },
-            Self::Shed { peer, command, reason } => Self::Shed { peer: *peer, command: *command, reason: *reason },
+            Self::Dropped { peer, command, reason } => {
+                Self::Dropped { peer: *peer, command: *command, reason: *reason }
+            }
             Self::Writable { peer } => Self::Writable { peer: *peer },
             Self::PeerStats { peer, stats } => Self::PeerStats { peer: *peer, stats: *stats },
             Self::Heartbeat { peer, data } => Self::Heartbeat { peer: *peer, data: data.clone() },
@@ -243,7 +245,7 @@ pub enum Want {
 pub enum Action<P: Protocol> {
     /// Send a notification, encoded once for all recipients.
     Send {
-        /// To whom. Whoever is not connected is answered with [`NetworkEvent::Shed`].
+        /// To whom. Whoever is not connected is answered with [`NetworkEvent::Dropped`].
         to: Vec<NodeId>,
         /// What.
         message: Message,
@@ -314,7 +316,7 @@ pub enum Outlet {
         reason: CloseReason,
     },
     /// Drop messages that wait for a peer, those of the lowest class first, until so many bytes are free. Never one that has
-    /// begun to go out. Each is told as [`NetworkEvent::Shed`], a request as one that failed.
+    /// begun to go out. Each is told as [`NetworkEvent::Dropped`], a request as one that failed.
     Shed {
         /// The connection on which they wait.
         link: LinkId,

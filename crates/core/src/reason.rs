@@ -287,6 +287,8 @@ pub enum Unmet {
     AddressInUse,
     /// Too many others are being dialled, and stayed so.
     Busy,
+    /// Whoever told of it told of more that were not there than are dialled for one source in a while.
+    Rationed,
     /// It was reached and not let in, for this reason; or nobody told how its dial ended.
     TurnedAway(CloseReason),
 }
@@ -301,6 +303,7 @@ impl Unmet {
             Self::Resting => "resting",
             Self::AddressInUse => "address_in_use",
             Self::Busy => "busy",
+            Self::Rationed => "rationed",
             Self::TurnedAway(_) => "turned_away",
         }
     }
@@ -314,6 +317,7 @@ impl Unmet {
             Self::Resting => "A dial failed just before; it rests.",
             Self::AddressInUse => "Somebody else is being dialled at its address.",
             Self::Busy => "Too many others are being dialled.",
+            Self::Rationed => "Whoever told of it told of too many who were not there.",
             Self::TurnedAway(reason) => reason.explain(),
         }
     }

@@ -87,7 +87,7 @@ impl EventHash {
                     Err(RequestError::Dropped(reason)) => self.0.update([2, reason.code()]),
                 }
             }
-            NetworkEvent::Shed { peer, command, reason } => {
+            NetworkEvent::Dropped { peer, command, reason } => {
                 self.peer(at, node, 8, peer);
                 self.0.update(command.number().to_be_bytes());
                 self.0.update([reason.code()]);

@@ -382,7 +382,7 @@ impl<P: Protocol> Sim<P> {
     pub(crate) fn shed(&mut self, node: usize, peer: NodeId, message: &Message, reason: DropReason) {
         self.mark_shed(node, peer, reason);
         self.nodes[node].traffic.shed += 1;
-        self.give(node, NetworkEvent::Shed { peer, command: message.command, reason });
+        self.give(node, NetworkEvent::Dropped { peer, command: message.command, reason });
     }
 
     /// Remembers to say `Writable`. An empty queue frees nothing that would remind us, hence the event.

@@ -140,7 +140,7 @@ fn an_uplink_is_shared_by_links_and_a_narrow_path_holds_back_only_its_own() {
 fn what_a_slow_link_cannot_hold_is_shed_and_room_is_announced_once() {
     let mut sim = pair(SimConfig { uplink: 1_000_000, queue: 250_000, ..config(6) });
     (0..4).for_each(|_| sim.command(0, Do::Send(vec![id(1)], message(BULK, 100_000))));
-    assert_eq!(saw(&mut sim, 0), [const { Saw::Shed(DropReason::PeerOverLimit) }; 2]);
+    assert_eq!(saw(&mut sim, 0), [const { Saw::Dropped(DropReason::PeerOverLimit) }; 2]);
     sim.command(0, Do::Request(id(1), 9, message(BULK, 100_000), millis(1_000)));
     assert_eq!(saw(&mut sim, 0), [Saw::Response(9, Err(RequestError::Dropped(DropReason::PeerOverLimit)))]);
     sim.run_for(millis(1_000));
@@ -149,7 +149,7 @@ fn what_a_slow_link_cannot_hold_is_shed_and_room_is_announced_once() {
     sim.command(0, Do::Send(vec![id(1)], message(BULK, 3 << 20)));
     sim.command(0, Do::Send(vec![id(0)], message(BULK, 1)));
     sim.run_for(millis(1_000));
-    assert_eq!(saw(&mut sim, 0), [Saw::Shed(DropReason::TooLong), Saw::Shed(DropReason::NotConnected)]);
+    assert_eq!(saw(&mut sim, 0), [Saw::Dropped(DropReason::TooLong), Saw::Dropped(DropReason::NotConnected)]);
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn a_full_ledger_holds_back_its_senders_and_loses_nothing() {
     sim.connect(0, 1);
     sim.command(0, Do::Send(vec![id(1)], message(BULK, 300_000)));
     sim.run_for(millis(10));
-    assert_eq!(saw(&mut sim, 0)[1..], [Saw::Shed(DropReason::OverBudget), Saw::Writable]);
+    assert_eq!(saw(&mut sim, 0)[1..], [Saw::Dropped(DropReason::OverBudget), Saw::Writable]);
 }
 
 #[test]

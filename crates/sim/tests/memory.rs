@@ -36,7 +36,7 @@ fn what_waits_for_a_peer_is_dropped_from_the_lowest_class_upwards_and_there_is_r
     assert!(told.len() > 2 && told.iter().all(|debtors| *debtors == [(id(1), 9 * ITEM, 0)]), "{told:?}");
     sim.command(0, Do::Link(Outlet::Shed { link: LinkId(0), bytes: 7 * ITEM + 1 }));
     let shed = saw(&mut sim, 0);
-    assert_eq!(shed.iter().filter(|saw| **saw == Saw::Shed(DropReason::Shed)).count(), 8, "{shed:?}");
+    assert_eq!(shed.iter().filter(|saw| **saw == Saw::Dropped(DropReason::Shed)).count(), 8, "{shed:?}");
     assert_eq!(sim.budget(0).report().resident, ITEM, "the vote stays");
     sim.run_for(millis(400));
     assert!(saw(&mut sim, 0).contains(&Saw::Writable));

@@ -172,7 +172,7 @@ impl Protocol for Load {
                     asker.send(()).expect("the asker waits");
                 }
             }
-            NetworkEvent::Shed { reason: reason @ (DropReason::PeerOverLimit | DropReason::OverBudget), .. } => {
+            NetworkEvent::Dropped { reason: reason @ (DropReason::PeerOverLimit | DropReason::OverBudget), .. } => {
                 panic!("the window is too large: {reason:?}")
             }
             NetworkEvent::PeerDown { closed, .. } if !self.streams.is_empty() => panic!("a connection ended: {closed}"),

@@ -92,8 +92,8 @@ impl Protocol for Desk {
                 };
                 self.actions.push_back(Action::Respond { to: peer, id, message: answer });
             }
-            NetworkEvent::Shed { command: ECHO, .. } => drop(self.seen.unanswered.fetch_add(1, Relaxed)),
-            NetworkEvent::Shed { reason: DropReason::Shed, .. } => drop(self.seen.shed.fetch_add(1, Relaxed)),
+            NetworkEvent::Dropped { command: ECHO, .. } => drop(self.seen.unanswered.fetch_add(1, Relaxed)),
+            NetworkEvent::Dropped { reason: DropReason::Shed, .. } => drop(self.seen.shed.fetch_add(1, Relaxed)),
             _ => {}
         }
     }

@@ -70,9 +70,10 @@ async fn bans(query: &QueryArgs, out: &mut impl Write) -> Result<(), CliError> {
         return print_json(&bans, out);
     }
     let now = clock::unix_millis();
-    for BanState { subject, until_unix_ms, times } in bans {
+    for BanState { subject, until_unix_ms, times, by_hand } in bans {
         let minutes = until_unix_ms.since(now).as_secs().div_ceil(60);
-        writeln!(out, "{subject:<64} {minutes:>8} min  banned {times} times")?;
+        let by_whom = if by_hand { ", by hand" } else { "" };
+        writeln!(out, "{subject:<64} {minutes:>8} min  banned {times} times{by_whom}")?;
     }
     Ok(())
 }

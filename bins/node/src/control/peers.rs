@@ -130,6 +130,8 @@ pub struct BanState {
     pub until_unix_ms: UnixMillis,
     /// How often it was banned so far.
     pub times: u32,
+    /// Whether an operator ordered it, and not the node for what it did.
+    pub by_hand: bool,
 }
 
 /// The operator's lists as they are now, whatever `config.toml` says.

@@ -281,6 +281,7 @@ impl Remembered {
             PeerEvent::Bans(bans) => self.bans = Some(bans),
             PeerEvent::Fault { .. }
             | PeerEvent::Banned { .. }
+            | PeerEvent::BanRefused { .. }
             | PeerEvent::Unbanned { .. }
             | PeerEvent::Evicted { .. }
             | PeerEvent::Unmet { .. }

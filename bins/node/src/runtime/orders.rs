@@ -24,7 +24,7 @@ use crate::{
 
 /// The longest ban that can be ordered: ten years (our guess; what shall never end belongs into `deny`).
 const LONGEST_ORDERED_BAN: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-/// Lines of one list at most, each of which is looked at for each stream (our guess).
+/// Lines of one list at most (our guess: a list is told as a whole to each who asks, and sorted anew with each change).
 const MOST_LINES: usize = 4096;
 
 /// The longest `acquire_timeout` and `idle_timeout` (our guess; what shall stay belongs into `reserved`).
@@ -93,6 +93,7 @@ impl Node {
             subject: ban.subject,
             until_unix_ms: ban.until,
             times: ban.times,
+            by_hand: ban.by_hand,
         };
         Ok(Response::Bans(bans.into_iter().map(state).collect()))
     }
@@ -226,6 +227,9 @@ impl Node {
                                      `distrust` it first";
                         return Err(Refusal::new(ErrorCode::BadRequest, words));
                     }
+                }
+                if let Err(why) = self.manager(move |manager| manager.may_ban(wall, &subject)).await? {
+                    return Err(Refusal::new(ErrorCode::BadRequest, why));
                 }
                 PeerCommand::Ban { subject, lasting: Duration::from_secs(seconds) }
             }

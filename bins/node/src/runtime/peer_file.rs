@@ -123,6 +123,9 @@ struct BanLine {
     subject: SubjectLine,
     until_unix_ms: UnixMillis,
     times: u32,
+    /// Earlier programs did not say.
+    #[serde(default)]
+    by_hand: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -230,7 +233,12 @@ pub(crate) fn read_bans(text: &[u8]) -> Result<Vec<Ban>, Unreadable> {
     let file = serde_json::from_slice(text)?;
     refuse_later(&file, 0)?; // there is no version of it yet
     let lines: Vec<BanLine> = serde_json::from_value(file)?;
-    let ban = |line: BanLine| Ban { subject: subject(line.subject), until: line.until_unix_ms, times: line.times };
+    let ban = |line: BanLine| Ban {
+        subject: subject(line.subject),
+        until: line.until_unix_ms,
+        times: line.times,
+        by_hand: line.by_hand,
+    };
     Ok(lines.into_iter().map(ban).collect())
 }
 
@@ -243,6 +251,7 @@ pub(crate) fn write_bans(bans: &[Ban]) -> serde_json::Result<Vec<u8>> {
         },
         until_unix_ms: ban.until,
         times: ban.times,
+        by_hand: ban.by_hand,
     };
     serde_json::to_vec_pretty(&bans.iter().map(line).collect::<Vec<_>>())
 }

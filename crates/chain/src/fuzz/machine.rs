@@ -308,7 +308,7 @@ impl Stage {
             20 => self.pass(Duration::from_millis(if op < 128 { 20 } else { 2_000 } * u64::from(choice))),
             21 if there => {
                 let command = if op < 128 { HEAD } else { TRANSACTIONS };
-                self.network(NetworkEvent::Shed { peer: from, command, reason: DropReason::TooLong });
+                self.network(NetworkEvent::Dropped { peer: from, command, reason: DropReason::TooLong });
             }
             22 if there => self.network(NetworkEvent::Writable { peer: from }),
             23 => self.ask(choice, input),

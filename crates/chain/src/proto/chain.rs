@@ -463,7 +463,7 @@ impl Protocol for Chain {
                 }
                 Err(fault) => self.report(peer, fault),
             },
-            NetworkEvent::Shed { peer, command: TRANSACTIONS, .. } => {
+            NetworkEvent::Dropped { peer, command: TRANSACTIONS, .. } => {
                 if let Some(state) = self.peers.get_mut(&peer) {
                     state.push_from = Some(state.pushed_from);
                     (state.blocked, state.one_by_one) = (true, true);

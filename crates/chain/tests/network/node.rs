@@ -52,8 +52,8 @@ impl Protocol for Node {
             NetworkEvent::PeerUp { peer, info } => NetworkEvent::PeerUp { peer: *peer, info: info.clone() },
             NetworkEvent::PeerDown { peer, closed } => NetworkEvent::PeerDown { peer: *peer, closed: *closed },
             NetworkEvent::Writable { peer } => NetworkEvent::Writable { peer: *peer },
-            NetworkEvent::Shed { peer, command, reason } => {
-                NetworkEvent::Shed { peer: *peer, command: *command, reason: *reason }
+            NetworkEvent::Dropped { peer, command, reason } => {
+                NetworkEvent::Dropped { peer: *peer, command: *command, reason: *reason }
             }
             NetworkEvent::Message { message, .. } if message.command.belongs_to(peerage_core::Layer::Gossip) => {
                 return self.gossip.handle_network(now, event);

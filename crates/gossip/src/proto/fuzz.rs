@@ -221,7 +221,7 @@ impl Stage {
             14 => {
                 let command = if op & 16 == 0 { SUBSCRIBE } else { ITEM };
                 let reason = if op & 32 == 0 { DropReason::NotConnected } else { DropReason::TooLong };
-                self.network(NetworkEvent::Shed { peer, command, reason });
+                self.network(NetworkEvent::Dropped { peer, command, reason });
             }
             15 if op & 16 == 0 => self.network(NetworkEvent::Writable { peer }),
             15 => {

@@ -239,7 +239,7 @@ impl Gossip {
         held
     }
 
-    fn handle_shed(&mut self, peer: NodeId, command: peerage_core::Command, reason: DropReason) {
+    fn handle_dropped(&mut self, peer: NodeId, command: peerage_core::Command, reason: DropReason) {
         match command {
             ITEM => self.stats.shed += 1,
             // If it is gone, it will be told when it comes back.
@@ -276,7 +276,7 @@ impl Protocol for Gossip {
             NetworkEvent::Request { peer, message, .. } if message.command.belongs_to(Layer::Gossip) => {
                 self.report(peer, Fault::UnexpectedCommand);
             }
-            NetworkEvent::Shed { peer, command, reason } => self.handle_shed(peer, command, reason),
+            NetworkEvent::Dropped { peer, command, reason } => self.handle_dropped(peer, command, reason),
             NetworkEvent::Writable { peer } => {
                 let owed = self.neighbours.get_mut(&peer).map(|neighbour| &mut neighbour.owed_subscription);
                 if owed.is_some_and(core::mem::take) {

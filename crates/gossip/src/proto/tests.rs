@@ -303,7 +303,7 @@ fn an_item_that_waits_is_no_news_even_when_the_cache_forgot_it() {
 #[test]
 fn a_subscription_that_was_shed_is_said_again_and_lost_items_are_counted() {
     let mut story = Story::new(Config::default());
-    let shed = |command| NetworkEvent::Shed { peer: node(1), command, reason: DropReason::PeerOverLimit };
+    let shed = |command| NetworkEvent::Dropped { peer: node(1), command, reason: DropReason::PeerOverLimit };
     assert!(story.network(at(1), shed(ITEM)).is_empty());
     assert!(story.network(at(1), NetworkEvent::Writable { peer: node(1) }).is_empty(), "nothing is owed");
     story.network(at(1), shed(SUBSCRIBE));

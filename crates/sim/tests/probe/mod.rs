@@ -47,7 +47,7 @@ pub(crate) enum Saw {
     Down(NodeId, Closed),
     Message(NodeId, Command, usize),
     Response(u64, Result<usize, RequestError>),
-    Shed(DropReason),
+    Dropped(DropReason),
     /// Memory is short, and who owes how much: what waits for it, what it sent.
     Short(Vec<(NodeId, usize, usize)>),
     Writable,
@@ -135,7 +135,7 @@ impl Protocol for Probe {
                 self.saw(Saw::Response(id.0, result.map(|(message, _)| message.len())));
             }
             NetworkEvent::TurnedAway { .. } => unreachable!("the simulator has no streams"),
-            NetworkEvent::Shed { reason, .. } => self.saw(Saw::Shed(reason)),
+            NetworkEvent::Dropped { reason, .. } => self.saw(Saw::Dropped(reason)),
             NetworkEvent::Writable { .. } => self.saw(Saw::Writable),
             NetworkEvent::Pressure(pressure) if self.watching => {
                 let debtors = pressure.debtors.iter().map(|debtor| (debtor.peer, debtor.owed, debtor.inbox));

@@ -16,7 +16,11 @@ use std::{
 use peerage_core::{Class, ConnectionCommand, LinkId, PerClass, Timestamp};
 use tokio::sync::Notify;
 
-use super::{Clock, registry::Registry};
+use super::{
+    BoxedStream, Clock,
+    metered::{Meter, Metered},
+    registry::Registry,
+};
 use crate::proto::{
     egress::{EgressReport, EgressScheduler, Grant},
     ingress::{IngressLimiter, IngressReport},
@@ -31,7 +35,7 @@ pub struct Bandwidth {
     pub ingress: Option<NonZeroU64>,
 }
 
-/// What passed, and who waits. Bytes of connections: what they hand to their streams and read from them.
+/// What passed, and who waits. Bytes of connections as their sockets take and give them, with whatever secures them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BandwidthReport {
     /// Bytes written since the start.
@@ -143,7 +147,28 @@ impl Gates {
         state.ingress.join(link);
         state.links.insert(link, Waiting::default());
         drop(state);
-        Gate { gates: Arc::clone(self), link, asked_to_write: false, asked_to_read: false }
+        Gate {
+            gates: Arc::clone(self),
+            link,
+            asked_to_write: false,
+            asked_to_read: false,
+            meter: Arc::default(),
+            unpaid: 0,
+            has_sent: false,
+            has_read: false,
+        }
+    }
+
+    /// A socket took so many bytes.
+    pub(super) fn count_sent(&self, bytes: usize) {
+        self.sent.fetch_add(bytes as u64, Relaxed);
+        self.sent_total.increment(bytes as u64);
+    }
+
+    /// A socket gave so many bytes.
+    pub(super) fn count_received(&self, bytes: usize) {
+        self.received.fetch_add(bytes as u64, Relaxed);
+        self.received_total.increment(bytes as u64);
     }
 
     /// The stack is done with so many bytes of a class: how many of them may be returned to their sender at once. The rest is
@@ -220,12 +245,23 @@ pub(super) struct Gate {
     /// Whether it stands in a line, or holds what it got there.
     asked_to_write: bool,
     asked_to_read: bool,
+    /// Counts at the socket what the connection does not see, too.
+    meter: Arc<Meter>,
+    /// Bytes that the socket took beyond those that the connection wrote; below zero what is still on its way to it.
+    unpaid: i64,
+    /// Whether what was said before the connection began is paid for.
+    has_sent: bool,
+    has_read: bool,
 }
 
 impl Drop for Gate {
     fn drop(&mut self) {
         let now = self.gates.clock.now().mono;
+        let (sent, received) = (self.meter.take_sent(), self.meter.take_received());
         let mut state = self.gates.lock();
+        // Of a handshake below the records that led to no connection.
+        state.egress.spent(now, usize::try_from(sent).unwrap_or(usize::MAX));
+        state.ingress.spent(now, received);
         state.links.remove(&self.link);
         state.egress.leave(now, self.link);
         state.ingress.leave(now, self.link);
@@ -234,6 +270,11 @@ impl Drop for Gate {
 }
 
 impl Gate {
+    /// The socket of this connection, counted.
+    pub(super) fn metered(&self, stream: BoxedStream) -> BoxedStream {
+        Box::new(Metered::new(stream, Arc::clone(&self.gates), Arc::clone(&self.meter)))
+    }
+
     /// Whether records are written one by one, by [`poll_write`](Self::poll_write).
     pub(super) fn limits_writing(&self) -> bool {
         self.gates.limits_egress.load(Relaxed)
@@ -299,17 +340,16 @@ impl Gate {
         waiting.turn.take()
     }
 
-    /// The stream gave so many bytes, or none; the turn, if there is one, is over.
+    /// The stream gave so many bytes, or none; the turn, if there is one, is over. What counts is what the socket gave for that.
     pub(super) fn did_read(&mut self, now: Timestamp, bytes: usize) {
-        if bytes > 0 {
-            self.gates.received.fetch_add(bytes as u64, Relaxed);
-            self.gates.received_total.increment(bytes as u64);
-        }
+        let taken = self.meter.take_received();
+        let before = if core::mem::replace(&mut self.has_read, true) { 0 } else { taken.saturating_sub(bytes as u64) };
         if !core::mem::take(&mut self.asked_to_read) {
             return;
         }
         let mut state = self.gates.lock();
-        state.ingress.read(now, self.link, bytes);
+        state.ingress.read(now, self.link, usize::try_from(taken - before).unwrap_or(usize::MAX));
+        state.ingress.spent(now, before);
         self.gates.pump(&mut state, now, Some(self.link));
     }
 
@@ -326,9 +366,23 @@ impl Gate {
         self.gates.pump(&mut state, now, Some(self.link));
     }
 
-    /// The stream took so many bytes.
-    pub(super) fn count_sent(&self, bytes: usize) {
-        self.gates.sent.fetch_add(bytes as u64, Relaxed);
-        self.gates.sent_total.increment(bytes as u64);
+    /// The stream took so many bytes, for which was asked. What the socket took beside them counts as well: all of it, but of what
+    /// was said before the connection began as little as of any stranger's handshake.
+    pub(super) fn count_sent(&mut self, bytes: usize) {
+        let (taken, written) = (self.meter.take_sent(), i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.unpaid += i64::try_from(taken).unwrap_or(i64::MAX).saturating_sub(written);
+        let first = !core::mem::replace(&mut self.has_sent, true);
+        let Some(more) = usize::try_from(self.unpaid).ok().filter(|more| *more > 0) else { return };
+        self.unpaid = 0;
+        if !self.limits_writing() {
+            return;
+        }
+        let now = self.gates.clock.now().mono;
+        let mut state = self.gates.lock();
+        if first {
+            state.egress.spent(now, more);
+        } else {
+            state.egress.added(now, more);
+        }
     }
 }

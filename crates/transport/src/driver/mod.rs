@@ -20,6 +20,7 @@ mod handle;
 mod lanes;
 mod link;
 mod mailbox;
+mod metered;
 mod registry;
 mod runner;
 #[cfg(feature = "tls")]

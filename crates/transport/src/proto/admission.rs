@@ -18,7 +18,7 @@ use peerage_core::{CloseReason, Doors, LinkId, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
-use super::peer_manager::Net;
+use super::peer_manager::{Net, Ranges};
 
 /// The limits. Each default names its origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,17 +193,17 @@ pub struct Admission {
     by_ip: Buckets<IpAddr>,
     by_group: Buckets<Group>,
     /// Nobody from here.
-    shut: Vec<Net>,
+    shut: Ranges,
     /// If there are any, nobody but from here.
-    open: Option<Vec<Net>>,
+    open: Option<Ranges>,
 }
 
 impl Admission {
     /// Nobody is there yet.
-    pub const fn new(config: AdmissionConfig) -> Self {
+    pub fn new(config: AdmissionConfig) -> Self {
         let by_ip = Buckets::new(config.burst_per_ip, config.refill_per_ip);
         let by_group = Buckets::new(config.burst_per_group, config.refill_per_group);
-        Self { config, streams: BTreeMap::new(), by_ip, by_group, shut: Vec::new(), open: None }
+        Self { config, streams: BTreeMap::new(), by_ip, by_group, shut: Ranges::default(), open: None }
     }
 
     /// Other ranges from now on from which streams are let in or not; those that stand stay. A range that is none keeps
@@ -216,8 +216,7 @@ impl Admission {
     /// Judges a stream from `ip` that would be `link`, while there are `links` connections in all.
     pub fn accept(&mut self, now: Timestamp, link: LinkId, ip: IpAddr, links: usize) -> Verdict {
         let config = self.config;
-        let lies_in = |nets: &[Net]| nets.iter().any(|net| net.contains(ip));
-        if lies_in(&self.shut) || self.open.as_deref().is_some_and(|open| !lies_in(open)) {
+        if self.shut.contains(ip) || self.open.as_ref().is_some_and(|open| !open.contains(ip)) {
             return Verdict::Refuse(CloseReason::Denied);
         }
         if links >= config.max_links {
@@ -295,7 +294,7 @@ impl Admission {
 }
 
 /// Those of the ranges that are some.
-fn nets(ranges: &[(IpAddr, u8)]) -> Vec<Net> {
+fn nets(ranges: &[(IpAddr, u8)]) -> Ranges {
     ranges.iter().filter_map(|(ip, bits)| Net::new(*ip, *bits)).collect()
 }
 

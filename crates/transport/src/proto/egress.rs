@@ -276,6 +276,14 @@ impl EgressScheduler {
         self.written[Class::Control] += bytes as u64;
     }
 
+    /// Bytes that a layer below the records added to what was granted: they count whole, and belong to no class.
+    pub fn added(&mut self, now: Timestamp, bytes: usize) {
+        self.now = self.now.max(now);
+        if let Some(limit) = &mut self.limit {
+            limit.all.take(now, bytes as u64);
+        }
+    }
+
     /// Who may write a record now; `None` until something happens.
     pub fn poll_grant(&mut self, now: Timestamp) -> Option<Grant> {
         self.now = self.now.max(now);

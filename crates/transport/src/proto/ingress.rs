@@ -248,6 +248,16 @@ impl IngressLimiter {
         limit.all.give(now, reserved.saturating_sub(bytes));
     }
 
+    /// Bytes that were read without a turn, in a handshake below the records. They count, but no further than to the debt of one
+    /// turn: strangers who come and go must not keep the node from reading what its peers say.
+    pub fn spent(&mut self, now: Timestamp, bytes: u64) {
+        self.now = self.now.max(now);
+        let Some(limit) = &mut self.limit else { return };
+        let floor = -i64::try_from(limit.turn).unwrap_or(i64::MAX);
+        limit.all.take_down_to(now, bytes, floor);
+        self.read += bytes;
+    }
+
     /// Who may read now; `None` until something happens.
     pub fn poll_read(&mut self, now: Timestamp) -> Option<ReadTurn> {
         self.now = self.now.max(now);

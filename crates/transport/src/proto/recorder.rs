@@ -257,7 +257,7 @@ impl Recorder {
                     self.note(now, peer, Happening::TurnedAway { ip, reason: *reason });
                 }
             }
-            NetworkEvent::Shed { peer, command, reason } => {
+            NetworkEvent::Dropped { peer, command, reason } => {
                 self.note(now, *peer, Happening::Dropped { command: *command, reason: *reason });
             }
             _ => {}
@@ -305,6 +305,7 @@ impl Recorder {
             PeerEvent::Banned { subject: Subject::Group(_), .. }
             | PeerEvent::Unbanned { subject: Subject::Group(_) }
             | PeerEvent::Remember(_)
+            | PeerEvent::BanRefused { .. }
             | PeerEvent::Bans(_) => return,
         };
         self.note(now, peer, what);

@@ -180,7 +180,7 @@ async fn under_limits_everything_arrives_once_and_in_order_and_peers_may_leave_a
             }
             let rest = to.rest();
             let kept = |peer: &NodeId| *peer == first || *peer == second;
-            let wrong = |saw: &Saw| matches!(saw, Saw::Message(peer, _) | Saw::Shed(peer, ..) if kept(peer));
+            let wrong = |saw: &Saw| matches!(saw, Saw::Message(peer, _) | Saw::Dropped(peer, ..) if kept(peer));
             assert!(!rest.iter().any(wrong), "{rest:?}");
         }
         a.handle.shutdown().await;

@@ -72,7 +72,7 @@ async fn a_message_that_does_not_fit_the_ledger_is_shed_and_there_is_room_later(
     let (mut a, mut b) = pair(&Net::memory(), plan, Plan::new(2)).await;
     let taken = a.budget.charge(Pool::Table, 90_000).expect("the ledger is empty");
     a.send(&b, Message::new(ITEM, pattern(1, 20_000))).await;
-    let shed = Saw::Shed(b.id, ITEM, DropReason::OverBudget);
+    let shed = Saw::Dropped(b.id, ITEM, DropReason::OverBudget);
     a.see("that it does not fit", |saw| *saw == shed).await;
     a.order(Do::Request(b.id, 1, Message::new(ECHO, pattern(1, 20_000)), PATIENCE)).await;
     assert_eq!(a.see_response(1).await, Err(RequestError::Dropped(DropReason::OverBudget)));
@@ -94,7 +94,7 @@ async fn who_insists_while_the_ledger_is_full_does_not_keep_the_processor_busy()
     tokio::time::sleep(Duration::from_millis(300)).await;
     a.settled().await;
     let passed = clock.now().mono.since(Timestamp::ZERO);
-    let tries = a.rest().iter().filter(|saw| matches!(saw, Saw::Shed(..))).count() as u128;
+    let tries = a.rest().iter().filter(|saw| matches!(saw, Saw::Dropped(..))).count() as u128;
     // However long that took: a try each ten milliseconds, the first, and one that hears of room by chance.
     assert!((2..=passed.as_millis() / 10 + 2).contains(&tries), "{tries} tries in {passed:?}");
     drop(taken);

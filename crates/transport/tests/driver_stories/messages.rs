@@ -59,7 +59,7 @@ async fn the_longest_message_arrives_intact_and_a_longer_one_is_refused_at_once(
 
         let longer = pattern(1, MAX_CONTENT + 1);
         a.send(&b, Message::new(BULK, longer.clone())).await;
-        let shed = Saw::Shed(b.id, BULK, DropReason::TooLong);
+        let shed = Saw::Dropped(b.id, BULK, DropReason::TooLong);
         a.see("that it is too long", |saw| *saw == shed).await;
         ask(&a, b.id, 2, Message::new(BIG_ECHO, longer), LONG).await;
         assert_eq!(a.see_response(2).await, Err(RequestError::Dropped(DropReason::TooLong)));
@@ -137,7 +137,7 @@ async fn an_unknown_command_is_skipped_and_harms_nobody() {
 
     // Who does not know a command does not send it either.
     b.send(&a, Message::new(UNHEARD_OF, "!")).await;
-    let shed = Saw::Shed(a.id, UNHEARD_OF, DropReason::UnknownCommand);
+    let shed = Saw::Dropped(a.id, UNHEARD_OF, DropReason::UnknownCommand);
     b.see("that nobody would take it", |saw| *saw == shed).await;
 }
 
@@ -146,7 +146,7 @@ async fn what_is_sent_to_nobody_is_shed_with_a_reason() {
     let (mut a, b) = pair(&Net::memory(), Plan::new(1), Plan::new(2)).await;
     let stranger = NodeId::from_bytes([9; 32]);
     a.order(Do::Send(vec![stranger, b.id], Message::new(NOTE, "hello"))).await;
-    let shed = Saw::Shed(stranger, NOTE, DropReason::NotConnected);
+    let shed = Saw::Dropped(stranger, NOTE, DropReason::NotConnected);
     a.see("that nobody got it", |saw| *saw == shed).await;
     let mut b = b;
     b.see_message(a.id, NOTE).await;
@@ -243,7 +243,7 @@ async fn thousands_of_messages_in_every_class_and_both_directions_never_stall() 
                             assert_eq!(result.expect("an answer").head, pattern(id as usize, 100));
                             answers += 1;
                         }
-                        saw => assert!(!matches!(saw, Saw::Shed(..) | Saw::Down(..)), "{saw:?}"),
+                        saw => assert!(!matches!(saw, Saw::Dropped(..) | Saw::Down(..)), "{saw:?}"),
                     }
                 }
             }

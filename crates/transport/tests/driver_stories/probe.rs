@@ -68,7 +68,7 @@ pub(crate) enum Saw {
     Unmet(NodeId, Unmet),
     Message(NodeId, Message),
     Response(u64, Result<Message, RequestError>),
-    Shed(NodeId, Command, DropReason),
+    Dropped(NodeId, Command, DropReason),
     Writable(NodeId),
     Heartbeat(NodeId, Bytes),
     Rtt(NodeId),
@@ -174,7 +174,7 @@ impl Protocol for Probe {
             NetworkEvent::Response { id, result, .. } => {
                 self.saw(Saw::Response(id.0, result.map(|(message, _)| message)));
             }
-            NetworkEvent::Shed { peer, command, reason } => self.saw(Saw::Shed(peer, command, reason)),
+            NetworkEvent::Dropped { peer, command, reason } => self.saw(Saw::Dropped(peer, command, reason)),
             NetworkEvent::Writable { peer } => {
                 let again = self.insisting.clone().map(|message| Action::Send { to: vec![peer], message });
                 self.actions.extend(again);

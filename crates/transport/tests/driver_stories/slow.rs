@@ -46,7 +46,7 @@ async fn flood(node: &mut Node, slow: NodeId) -> usize {
     node.settled().await;
     let mut shed = 0;
     for saw in node.rest() {
-        if let Saw::Shed(peer, command, reason) = saw {
+        if let Saw::Dropped(peer, command, reason) = saw {
             assert_eq!((peer, command, reason), (slow, ITEM, DropReason::PeerOverLimit));
             shed += 1;
         }
@@ -60,7 +60,7 @@ async fn others_are_unaffected(node: &mut Node, good: &mut Node) {
         node.send(good, Message::new(ITEM, item(number))).await;
         assert!(good.see_message(node.id, ITEM).await.head == item(number), "message {number}");
     }
-    assert!(!node.rest().iter().any(|saw| matches!(saw, Saw::Shed(..))), "all were sent to the good one");
+    assert!(!node.rest().iter().any(|saw| matches!(saw, Saw::Dropped(..))), "all were sent to the good one");
 }
 
 fn owed(node: &Node, peer: NodeId) -> usize {

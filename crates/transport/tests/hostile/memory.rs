@@ -35,8 +35,8 @@ async fn whoever_reads_nothing_and_owes_most_loses_messages_and_at_last_the_conn
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert!(saw.contains(&Saw::Down(hand.id, Closed::by_us(CloseReason::SlowPeer))), "{:?}", saw.last());
-    assert!(saw.contains(&Saw::Shed(hand.id, DropReason::Shed)), "before that it lost messages");
-    let lost = |saw: &&Saw| matches!(saw, Saw::Shed(peer, _) if *peer != hand.id);
+    assert!(saw.contains(&Saw::Dropped(hand.id, DropReason::Shed)), "before that it lost messages");
+    let lost = |saw: &&Saw| matches!(saw, Saw::Dropped(peer, _) if *peer != hand.id);
     assert_eq!(saw.iter().find(lost), None, "nobody else did");
     let counted = stage.counted();
     assert_eq!(counted.get(&by_us(CloseReason::SlowPeer, 1).0), Some(&1), "{counted:?}");

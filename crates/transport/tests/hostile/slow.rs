@@ -155,7 +155,7 @@ async fn a_peer_that_never_reads_costs_what_it_may_owe_and_nobody_else_anything(
     }
     victim.handle.inspect(|_| ()).await.expect("it runs");
     friend.is_served().await;
-    let shed = victim.rest().iter().filter(|saw| **saw == Saw::Shed(hand.id, DropReason::PeerOverLimit)).count();
+    let shed = victim.rest().iter().filter(|saw| **saw == Saw::Dropped(hand.id, DropReason::PeerOverLimit)).count();
     assert!(shed > 0, "the stack is told");
     stage.counts([crate::stage::dropped(DropReason::PeerOverLimit, shed as u64)]).await;
     let owed = victim.handle.links().iter().find(|link| link.peer == Some(hand.id)).map(|link| link.owed);
@@ -184,7 +184,7 @@ async fn whoever_asks_and_never_reads_the_answers_owes_no_more_than_others() {
         friend.is_served().await;
         assert!(owes() <= OWED, "{}", owes());
     }
-    let shed = victim.rest().iter().filter(|saw| matches!(saw, Saw::Shed(..))).count() as u64;
+    let shed = victim.rest().iter().filter(|saw| matches!(saw, Saw::Dropped(..))).count() as u64;
     assert!(shed <= 32);
     drop(hand);
     crate::stage::eventually("its end", || victim.handle.links().len() == 1).await;

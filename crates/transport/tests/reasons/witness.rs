@@ -175,11 +175,11 @@ impl Dropped {
         Self { node, peer, kept: Box::new(kept), besides: Vec::new() }
     }
 
-    /// Everything agrees: the stack was told `Shed` with the reason once, and the rest likewise.
+    /// Everything agrees: the stack was told `Dropped` with the reason once, and the rest likewise.
     pub(crate) async fn check(self, reason: DropReason, stage: &Stage) {
         let Self { mut node, peer, kept, besides } = self;
         println!("{reason}");
-        let shed = Saw::Shed(peer, reason);
+        let shed = Saw::Dropped(peer, reason);
         node.see(reason.label(), |saw| *saw == shed).await;
         let is = |what: &Happening| matches!(what, Happening::Dropped { reason: why, .. } if *why == reason);
         let flight = until(&node, peer, |flight| flight.iter().any(is)).await;

@@ -45,7 +45,7 @@ pub(crate) enum Saw {
     Down(NodeId, Closed),
     DialFailed(Closed),
     Message(NodeId, Command),
-    Shed(NodeId, DropReason),
+    Dropped(NodeId, DropReason),
     Response(Result<Message, RequestError>),
 }
 
@@ -76,7 +76,7 @@ impl Protocol for Echo {
                 return self.0.push_back(Action::Respond { to: peer, id, message });
             }
             NetworkEvent::Response { result, .. } => Saw::Response(result.map(|(message, _)| message)),
-            NetworkEvent::Shed { peer, reason, .. } => Saw::Shed(peer, reason),
+            NetworkEvent::Dropped { peer, reason, .. } => Saw::Dropped(peer, reason),
             _ => return,
         };
         self.0.push_back(Action::Emit(saw));

@@ -34,8 +34,8 @@ fn peers_and_bans_come_back() {
     let until = UnixMillis(5);
     let group = Subject::Group(Group::of([8, 8, 8, 8].into()));
     let bans = [
-        Ban { subject: Subject::Peer(NodeId::from_bytes([7; 32])), until, times: 1 },
-        Ban { subject: group, until, times: 2 },
+        Ban { subject: Subject::Peer(NodeId::from_bytes([7; 32])), until, times: 1, by_hand: false },
+        Ban { subject: group, until, times: 2, by_hand: true },
     ];
     files.save_bans(&bans).expect("a writable directory");
     assert_eq!(files.load_bans().expect("readable"), bans);
@@ -116,7 +116,8 @@ fn bans_are_saved_though_the_book_cannot_be() {
     let dir = tempfile::tempdir().expect("a directory");
     let files = PeerFiles::new(dir.path());
     fs::create_dir(dir.path().join("peers.json.new")).expect("a writable directory");
-    let ban = Ban { subject: Subject::Peer(NodeId::from_bytes([7; 32])), until: UnixMillis(5), times: 1 };
+    let ban =
+        Ban { subject: Subject::Peer(NodeId::from_bytes([7; 32])), until: UnixMillis(5), times: 1, by_hand: false };
     let remembered = Remembered { book: Some(vec![line(7)]), bans: Some(vec![ban]) };
     remembered.save(&files, [3; 32]).expect_err("something lies where the book is to be written");
     assert_eq!(files.load_bans().expect("readable"), [ban]);

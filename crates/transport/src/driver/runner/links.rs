@@ -108,6 +108,7 @@ where
         self.registry.insert(link, LinkHandle { remote, outbound, peer: None, account: account.clone(), post });
         let (security, clock, events) = (Arc::clone(&self.security), self.clock, self.link_events.0.clone());
         let gate = self.gates.join(link);
+        let stream = gate.metered(stream);
         let write_patience = self.config.write_patience;
         tokio::spawn(async move {
             let _guard = EndGuard { link, events: events.clone() };
@@ -218,7 +219,7 @@ where
             ConnectionEvent::Heartbeat(data) => self.stack.push(NetworkEvent::Heartbeat { peer, data }),
             // The link task counted it.
             ConnectionEvent::Unsent { command, reason, .. } => {
-                self.stack.push(NetworkEvent::Shed { peer, command, reason });
+                self.stack.push(NetworkEvent::Dropped { peer, command, reason });
             }
             // The link task counts what was skipped; the others were handled before.
             ConnectionEvent::Skipped { .. }

@@ -65,7 +65,7 @@ where
             // Its task may sleep: any command wakes it, and this one changes nothing.
             self.order(link, ConnectionCommand::Heartbeat(self.heartbeat.clone()));
         }
-        self.stack.push(NetworkEvent::Shed { peer, command, reason });
+        self.stack.push(NetworkEvent::Dropped { peer, command, reason });
     }
 
     pub(super) fn request(&mut self, to: NodeId, id: RequestId, message: Message, timeout: Duration) {

@@ -69,7 +69,7 @@ pub(super) struct Entry {
     /// The address that says so.
     stands_by: Option<SocketAddr>,
     /// Who told of it.
-    source: Option<IpAddr>,
+    pub(super) source: Option<IpAddr>,
     /// Configured by the operator.
     pub(super) reserved: bool,
     /// When a dial that we chose last reached it, or it was last connected so.
@@ -94,7 +94,7 @@ pub(super) struct Entry {
 
 impl Entry {
     /// The address for the next dial, of those that `permits` admits.
-    pub(super) fn next_addr(&self, permits: impl Fn(SocketAddr) -> bool) -> Option<SocketAddr> {
+    pub(super) fn next_addr(&self, mut permits: impl FnMut(SocketAddr) -> bool) -> Option<SocketAddr> {
         let (later, first) = self.addrs.split_at(self.turn % self.addrs.len().max(1));
         first.iter().chain(later).copied().find(|addr| permits(*addr))
     }
@@ -235,6 +235,11 @@ impl Book {
     /// Whether the operator says that a peer is at this address.
     pub(super) fn is_configured(&self, peer: &NodeId, addr: SocketAddr) -> bool {
         self.configured.get(peer).is_some_and(|addrs| addrs.contains(&addr))
+    }
+
+    /// Whether the operator says of anybody that it is at this host.
+    pub(super) fn is_home(&self, host: IpAddr) -> bool {
+        self.configured.values().flatten().any(|addr| addr.ip().to_canonical() == host)
     }
 
     /// Whether a peer is known to be at this host: the operator says so, or a dial that we chose reached it there.

@@ -56,7 +56,14 @@ pub struct Ban {
     pub until: UnixMillis,
     /// How often so far; each ban is twice as long as the one before.
     pub times: u32,
+    /// Whether the operator ordered it, and not the faults that were booked.
+    pub by_hand: bool,
 }
+
+/// A ban was ordered and not carried out, since the operator has as many others in force as there may be: its own fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("{MAX_ORDERED} bans by hand may hold at a time: `peerage unban` one of them, or name ranges in `deny`")]
+pub struct TooManyBans;
 
 /// Points at which a subject is sent away and banned (parameters, 3.1).
 const LIMIT: u32 = 100;
@@ -70,6 +77,11 @@ const LONGEST_BAN: Duration = Duration::from_secs(24 * 3600);
 const FORGET: Duration = Duration::from_secs(24 * 3600);
 /// Accounts kept at once, about 100 B each; beyond that the one with the fewest points is forgotten (our guess).
 const MAX_ACCOUNTS: usize = 4096;
+/// Bans that faults led to, about 100 B each; beyond that the one that ends first is forgotten (our guess: as many as accounts).
+const MAX_BANS: usize = 4096;
+/// Bans that the operator ordered and that hold; one more is refused. However many others are banned, none of these is forgotten
+/// (our guess: as many as lines of a list).
+const MAX_ORDERED: usize = 4096;
 /// Points are counted in thousandths, so that a group's eighth is not lost in rounding.
 const SCALE: u32 = 1000;
 /// What a fault of one identity weighs for its group (parameters, 3.1).
@@ -104,16 +116,33 @@ impl Account {
     }
 }
 
+/// What a ban is beside whom it concerns.
+#[derive(Clone, Copy, Debug)]
+struct Sentence {
+    until: UnixMillis,
+    times: u32,
+    by_hand: bool,
+}
+
+impl Sentence {
+    /// Whether this is the operator's word, and holds.
+    fn is_order(self, wall: UnixMillis) -> bool {
+        self.by_hand && self.until > wall
+    }
+}
+
 /// All accounts and bans.
 #[derive(Debug, Default)]
 pub(super) struct Conduct {
     accounts: BTreeMap<Subject, Account>,
-    bans: BTreeMap<Subject, (UnixMillis, u32)>,
+    bans: BTreeMap<Subject, Sentence>,
 }
 
 impl Conduct {
     pub(super) fn new(bans: &[Ban]) -> Self {
-        let bans = bans.iter().take(MAX_ACCOUNTS).map(|ban| (ban.subject, (ban.until, ban.times))).collect();
+        let of = |by_hand: bool, most| bans.iter().filter(move |ban| ban.by_hand == by_hand).take(most);
+        let sentence = |ban: &Ban| (ban.subject, Sentence { until: ban.until, times: ban.times, by_hand: ban.by_hand });
+        let bans = of(false, MAX_BANS).chain(of(true, MAX_ORDERED)).map(sentence).collect();
         Self { accounts: BTreeMap::new(), bans }
     }
 
@@ -149,19 +178,39 @@ impl Conduct {
     }
 
     fn ban(&mut self, wall: UnixMillis, subject: Subject) {
-        self.bans.retain(|_, (until, _)| *until + FORGET > wall);
-        let times = self.bans.get(&subject).map_or(0, |(_, times)| *times);
-        self.ban_for(wall, subject, FIRST_BAN.saturating_mul(1 << times.min(8)).min(LONGEST_BAN));
+        let length = |times: u32| FIRST_BAN.saturating_mul(1 << times.min(8)).min(LONGEST_BAN);
+        self.sentence(wall, subject, false, length);
     }
 
-    /// Bans for so long, whatever was before.
-    pub(super) fn ban_for(&mut self, wall: UnixMillis, subject: Subject, length: Duration) {
-        let times = self.bans.get(&subject).map_or(0, |(_, times)| *times);
-        if self.bans.len() >= MAX_ACCOUNTS && !self.bans.contains_key(&subject) {
-            let soonest = self.bans.iter().min_by_key(|(_, (until, _))| *until).map(|(subject, _)| *subject);
-            soonest.and_then(|soonest| self.bans.remove(&soonest));
+    /// Bans for so long, whatever was before: the operator's word.
+    pub(super) fn ban_for(&mut self, wall: UnixMillis, subject: Subject, length: Duration) -> Result<(), TooManyBans> {
+        self.may_order(wall, &subject)?;
+        self.sentence(wall, subject, true, |_| length);
+        Ok(())
+    }
+
+    /// Whether the operator may ban one more.
+    pub(super) fn may_order(&self, wall: UnixMillis, subject: &Subject) -> Result<(), TooManyBans> {
+        let others = self.bans.iter().filter(|(of, ban)| *of != subject && ban.is_order(wall)).count();
+        if others < MAX_ORDERED { Ok(()) } else { Err(TooManyBans) }
+    }
+
+    /// Notes a ban, and forgets those that are long over. Of those that nobody ordered, or that are over, the first to end makes
+    /// room.
+    fn sentence(&mut self, wall: UnixMillis, subject: Subject, by_hand: bool, length: impl Fn(u32) -> Duration) {
+        self.bans.retain(|_, ban| ban.until + FORGET > wall);
+        let before = self.bans.remove(&subject).map_or(0, |ban| ban.times);
+        let mut others: Vec<_> =
+            self.bans.iter().filter(|(_, ban)| !ban.is_order(wall)).map(|(of, ban)| (ban.until, *of)).collect();
+        let surplus = others.len().saturating_sub(MAX_BANS - 1);
+        if surplus > 0 {
+            others.select_nth_unstable(surplus - 1);
         }
-        self.bans.insert(subject, (wall + length, times.saturating_add(1)));
+        for (_, soonest) in &others[..surplus] {
+            self.bans.remove(soonest);
+        }
+        let (until, times) = (wall + length(before), before.saturating_add(1));
+        self.bans.insert(subject, Sentence { until, times, by_hand });
     }
 
     /// Lifts a ban.
@@ -181,7 +230,7 @@ impl Conduct {
 
     /// Until when a subject is banned, if it is.
     pub(super) fn banned(&self, wall: UnixMillis, subject: &Subject) -> Option<UnixMillis> {
-        self.bans.get(subject).map(|(until, _)| *until).filter(|until| *until > wall)
+        self.bans.get(subject).map(|ban| ban.until).filter(|until| *until > wall)
     }
 
     /// The points of an identity, rounded down.
@@ -193,7 +242,12 @@ impl Conduct {
     pub(super) fn bans(&self) -> Vec<Ban> {
         self.bans
             .iter()
-            .map(|(subject, (until, times))| Ban { subject: *subject, until: *until, times: *times })
+            .map(|(subject, Sentence { until, times, by_hand })| Ban {
+                subject: *subject,
+                until: *until,
+                times: *times,
+                by_hand: *by_hand,
+            })
             .collect()
     }
 }
@@ -283,6 +337,40 @@ mod tests {
             conduct.book(Timestamp::ZERO, WALL, peer(number), None, Fault::UnansweredRequest);
             conduct.book(Timestamp::ZERO, WALL, peer(number), None, Fault::InvalidBlock);
         }
-        assert!(conduct.accounts.len() <= MAX_ACCOUNTS && conduct.bans.len() <= MAX_ACCOUNTS);
+        assert!(conduct.accounts.len() <= MAX_ACCOUNTS && conduct.bans.len() <= MAX_BANS);
+    }
+
+    #[test]
+    fn what_the_operator_ordered_holds_however_many_others_get_themselves_banned() {
+        let mut conduct = Conduct::default();
+        let ordered = Subject::Peer(peer(u64::MAX));
+        conduct.ban_for(WALL, ordered, Duration::from_secs(60)).expect("there is room");
+        for number in 0..MAX_BANS as u64 + 8 {
+            conduct.book(Timestamp::ZERO, WALL, peer(number), None, Fault::InvalidBlock);
+        }
+        assert!(conduct.banned(WALL, &ordered).is_some(), "it ends before all of theirs");
+        assert!(conduct.bans.len() <= MAX_BANS + 1);
+        let restarted = Conduct::new(&conduct.bans());
+        assert!(restarted.banned(WALL, &ordered).is_some(), "nor do they push it out over a restart");
+    }
+
+    #[test]
+    fn one_order_too_many_is_refused_and_there_is_room_when_one_ends_or_is_lifted() {
+        let mut conduct = Conduct::default();
+        let subject = |number: usize| Subject::Peer(peer(number as u64));
+        let minute = Duration::from_secs(60);
+        for number in 0..MAX_ORDERED {
+            assert_eq!(conduct.ban_for(WALL, subject(number), minute), Ok(()));
+        }
+        assert_eq!(conduct.ban_for(WALL, subject(MAX_ORDERED), minute), Err(TooManyBans));
+        assert_eq!(conduct.ban_for(WALL, subject(0), 2 * minute), Ok(()), "it is banned already");
+        book(&mut conduct, 0, 1 << 32, Fault::InvalidBlock);
+        assert!(conduct.banned(WALL, &Subject::Peer(peer(1 << 32))).is_some(), "faults have room of their own");
+        assert!(conduct.pardon(&subject(1)));
+        assert_eq!(conduct.ban_for(WALL, subject(MAX_ORDERED), minute), Ok(()));
+        for number in MAX_ORDERED..MAX_ORDERED + 8 {
+            assert_eq!(conduct.ban_for(WALL + 2 * minute, subject(number), minute), Ok(()), "those before are over");
+        }
+        assert!(conduct.bans.len() <= MAX_BANS + MAX_ORDERED);
     }
 }

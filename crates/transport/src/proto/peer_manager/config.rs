@@ -6,7 +6,7 @@ use core::{
 };
 use peerage_core::{CloseReason, Fault, NodeId, Seed, UnixMillis, Unmet, Want};
 
-use super::{AddressPolicy, Ban, Rule, Subject, dialling::ACQUIRE, slots::TRANSIENT_KEEP};
+use super::{AddressPolicy, Ban, Rule, Subject, TooManyBans, dialling::ACQUIRE, slots::TRANSIENT_KEEP};
 
 /// Somebody worth coming back to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -175,7 +175,8 @@ pub enum PeerCommand {
     },
     /// Other limits from now on. Who is too many goes within moments.
     Limits(PeerLimits),
-    /// Ban an identity or a group of addresses for so long, and send away whom it concerns.
+    /// Ban an identity or a group of addresses for so long, and send away whom it concerns; or answer with
+    /// [`PeerEvent::BanRefused`].
     Ban {
         /// Whom.
         subject: Subject,
@@ -222,6 +223,13 @@ pub enum PeerEvent {
         until: UnixMillis,
         /// Whether the operator did, and not the faults that were booked.
         by_hand: bool,
+    },
+    /// The operator's ban was not carried out: too many others hold.
+    BanRefused {
+        /// Whom it was to concern.
+        subject: Subject,
+        /// Why not.
+        why: TooManyBans,
     },
     /// A ban was lifted before its time. All bans follow as [`PeerEvent::Bans`].
     Unbanned {

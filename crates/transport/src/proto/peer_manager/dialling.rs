@@ -8,6 +8,7 @@ use core::{net::SocketAddr, time::Duration};
 use peerage_core::{Action, CloseReason, Closed, ClosedBy, LinkInfo, NodeId, Now, Outlet, Timestamp, Want};
 
 use super::{PeerEvent, PeerManager, Unmet, book::Entry};
+use crate::proto::admission::Group;
 
 /// Dials under way at most (our guess; Bitcoin Core opens one at a time, geth 16).
 const MAX_DIALS: usize = 16;
@@ -41,16 +42,31 @@ pub(super) struct Dial {
     /// Whether somebody waits for it, whatever it is for.
     pub(super) wanted: bool,
     begun: Timestamp,
+    /// Whose token it took, if it took one ([`rations`](super::rations)).
+    ration: Option<Option<Group>>,
 }
 
 impl PeerManager {
     /// Ends the dial that led to this connection, if one of ours did.
-    pub(super) fn dial_over(&mut self, info: &LinkInfo) -> Option<Dial> {
-        if info.outbound { self.dials.remove(&info.remote) } else { None }
+    pub(super) fn dial_over(&mut self, now: Now, info: &LinkInfo) -> Option<Dial> {
+        let dial = if info.outbound { self.end_dial(info.remote) } else { None }?;
+        if let Some(source) = dial.ration.filter(|_| dial.peer == info.peer) {
+            self.rations.give_back(now.mono, source);
+        }
+        Some(dial)
+    }
+
+    fn end_dial(&mut self, addr: SocketAddr) -> Option<Dial> {
+        let dial = self.dials.remove(&addr)?;
+        let host = addr.ip().to_canonical();
+        if dial.purpose == Purpose::Now && !self.is_on_this_machine(addr) && self.book.is_home(host) {
+            self.freed.insert(host);
+        }
+        Some(dial)
     }
 
     pub(super) fn dial_failed(&mut self, now: Now, addr: SocketAddr, closed: Closed) {
-        let Some(Dial { peer, .. }) = self.dials.remove(&addr) else { return };
+        let Some(Dial { peer, .. }) = self.end_dial(addr) else { return };
         let configured = self.book.is_configured(&peer, addr);
         let Some(entry) = self.book.get_mut(&peer) else { return };
         entry.dial_failed(now.mono, &mut self.dice);
@@ -143,13 +159,18 @@ impl PeerManager {
         }
         let addr = self.book.get(&peer).map_or(Err(Unmet::NoAddress), |entry| self.way_to(now, &peer, entry))?;
         let wishes = self.dials.values().filter(|dial| dial.purpose == Purpose::Now).count();
-        if self.dials.len() >= MAX_DIALS || wanted && wishes >= MAX_WISHES {
+        let freed = self.freed.contains(&addr.ip().to_canonical());
+        if self.dials.len() >= MAX_DIALS || wanted && (wishes >= MAX_WISHES || freed) {
             return Err(Unmet::Busy);
+        }
+        let ration = self.book.get(&peer).and_then(|entry| self.ration_of(&peer, entry, addr));
+        if let Some(source) = ration {
+            self.rations.take(now.mono, source);
         }
         let Some(entry) = self.book.get_mut(&peer) else { return Err(Unmet::NoAddress) };
         entry.dialled = now.wall;
         let dial_key = entry.dial_key.filter(|key| entry.refused_key != Some(*key));
-        self.dials.insert(addr, Dial { peer, purpose, wanted, begun: now.mono });
+        self.dials.insert(addr, Dial { peer, purpose, wanted, begun: now.mono, ration });
         self.actions.push_back(Action::Link(Outlet::Dial { addr, expected: Some(peer), dial_key }));
         Ok(())
     }
@@ -159,15 +180,35 @@ impl PeerManager {
         if entry.addrs.is_empty() {
             return Err(Unmet::NoAddress);
         }
-        let listed = |addr| !self.is_denied(peer, Some(addr));
-        entry.next_addr(listed).ok_or(Unmet::Denied)?;
-        let permitted = |addr| listed(addr) && !self.is_banned(now, peer, addr);
-        entry.next_addr(permitted).ok_or(Unmet::Banned)?;
-        if entry.not_before > now.mono {
-            return Err(Unmet::Resting);
-        }
-        let free = |addr| permitted(addr) && !self.is_host_in_use(peer, entry, addr);
-        entry.next_addr(free).ok_or(Unmet::AddressInUse)
+        // What is in the way of the address that comes furthest. This is asked of all of the book, so each address is looked at
+        // once.
+        let mut why = Unmet::Denied;
+        let way = entry.next_addr(|addr| {
+            let hurdle = if self.is_denied(peer, Some(addr)) {
+                return false;
+            } else if self.is_banned(now, peer, addr) {
+                Unmet::Banned
+            } else if entry.not_before > now.mono {
+                Unmet::Resting
+            } else if self.is_host_in_use(peer, entry, addr) {
+                Unmet::AddressInUse
+            } else if self.ration_of(peer, entry, addr).is_some_and(|source| !self.rations.has(now.mono, source)) {
+                Unmet::Rationed
+            } else {
+                return true;
+            };
+            if why == Unmet::Denied || hurdle != Unmet::Banned {
+                why = hurdle;
+            }
+            false
+        });
+        way.ok_or(why)
+    }
+
+    /// Whose tokens a dial takes: of whoever told of a peer, unless it was reached there or the operator says that it is there.
+    fn ration_of(&self, peer: &NodeId, entry: &Entry, addr: SocketAddr) -> Option<Option<Group>> {
+        let sure = entry.proven == Some(addr) || self.book.is_configured(peer, addr) || self.is_on_this_machine(addr);
+        (!sure).then(|| entry.source.map(Group::of))
     }
 
     /// Whether the address, or the host of one that is only told of, is being dialled already: whoever tells of many nodes at

@@ -42,6 +42,7 @@ impl PeerManager {
             self.complain(peer, result.err());
         }
         self.keep_more(now);
+        self.freed.clear();
         self.serve_waiting(now);
         self.trim_inbound(now);
         self.close_surplus(now);

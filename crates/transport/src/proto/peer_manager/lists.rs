@@ -6,6 +6,7 @@ use core::{
     str::FromStr,
 };
 use peerage_core::NodeId;
+use std::collections::BTreeSet;
 use thiserror::Error;
 
 /// A range of addresses, as in 192.0.2.0/24 or 2001:db8::/32.
@@ -40,6 +41,48 @@ impl Net {
     pub fn contains(&self, ip: IpAddr) -> bool {
         Self::new(ip, self.bits).is_some_and(|net| net.first == self.first)
     }
+
+    fn last(&self) -> IpAddr {
+        let bits = u32::from(self.bits);
+        match self.first {
+            IpAddr::V4(v4) => IpAddr::V4((v4.to_bits() | u32::MAX.checked_shr(bits).unwrap_or(0)).into()),
+            IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() | u128::MAX.checked_shr(bits).unwrap_or(0)).into()),
+        }
+    }
+}
+
+/// Many ranges of which one address is looked for often: sorted, none within another, so that a look among thousands costs a
+/// dozen comparisons.
+#[derive(Clone, Debug, Default)]
+pub struct Ranges {
+    /// The first and the last address of each. All of IPv4 come before those of IPv6.
+    sorted: Vec<(IpAddr, IpAddr)>,
+    /// Comparisons so far.
+    #[cfg(test)]
+    pub(super) compared: core::cell::Cell<u64>,
+}
+
+impl Ranges {
+    /// Whether an address lies within one of them; an IPv4 address in IPv6 clothes counts as IPv4.
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        let begun = self.sorted.partition_point(|(first, _)| {
+            #[cfg(test)]
+            self.compared.update(|compared| compared + 1);
+            *first <= ip
+        });
+        begun.checked_sub(1).is_some_and(|at| ip <= self.sorted[at].1)
+    }
+}
+
+impl FromIterator<Net> for Ranges {
+    fn from_iter<I: IntoIterator<Item = Net>>(nets: I) -> Self {
+        let mut sorted: Vec<_> = nets.into_iter().map(|net| (net.first, net.last())).collect();
+        // Of those that begin alike the widest comes first. Two ranges are apart, or one lies within the other.
+        sorted.sort_unstable_by_key(|(first, last)| (*first, core::cmp::Reverse(*last)));
+        sorted.dedup_by(|next, before| next.1 <= before.1);
+        Self { sorted, ..Self::default() }
+    }
 }
 
 /// One line of a list.
@@ -59,13 +102,29 @@ impl Rule {
             Self::Net(net) => Some(net),
         }
     }
+}
 
-    /// Whether this names the peer, or the address at which it is.
-    pub fn names(&self, peer: &NodeId, addr: Option<SocketAddr>) -> bool {
-        match self {
-            Self::Peer(id) => id == peer,
-            Self::Net(net) => addr.is_some_and(|addr| net.contains(addr.ip())),
-        }
+/// One list: as the operator wrote it, and as it is looked at.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Rules {
+    lines: Vec<Rule>,
+    peers: BTreeSet<NodeId>,
+    pub(super) ranges: Ranges,
+}
+
+impl Rules {
+    pub(super) fn new(lines: Vec<Rule>) -> Self {
+        let ids = lines.iter().filter_map(|rule| if let Rule::Peer(id) = rule { Some(*id) } else { None });
+        Self { peers: ids.collect(), ranges: lines.iter().filter_map(Rule::net).copied().collect(), lines }
+    }
+
+    pub(super) fn lines(&self) -> &[Rule] {
+        &self.lines
+    }
+
+    /// Whether a line names the peer, or the address at which it is.
+    pub(super) fn names(&self, peer: &NodeId, addr: Option<SocketAddr>) -> bool {
+        self.peers.contains(peer) || addr.is_some_and(|addr| self.ranges.contains(addr.ip()))
     }
 }
 
@@ -118,13 +177,43 @@ mod tests {
             assert_eq!(rule(printed), rule(text));
         }
         assert_eq!(rule(&id.to_string()), Rule::Peer(id));
-        let names = |text: &str, addr: &str| rule(text).names(&id, Some(addr.parse().expect(addr)));
+        let list = |text: &str| Rules::new(vec![rule(text)]);
+        let names = |text: &str, addr: &str| {
+            let (addr, net) = (addr.parse::<SocketAddr>().expect(addr), *rule(text).net().expect("a range"));
+            let named = list(text).names(&NodeId::from_bytes([8; 32]), Some(addr));
+            assert_eq!(named, net.contains(addr.ip()), "{text} {addr}");
+            named
+        };
         assert!(names("192.0.2.0/24", "192.0.2.255:1") && !names("192.0.2.0/24", "192.0.3.0:1"));
         assert!(names("192.0.2.0/24", "[::ffff:192.0.2.9]:1"), "in other clothes");
         assert!(names("0.0.0.0/0", "8.8.8.8:1") && !names("0.0.0.0/0", "[2001:db8::1]:1"));
-        assert!(!rule("0.0.0.0/0").names(&id, None), "nobody knows where it is");
+        assert!(!list("0.0.0.0/0").names(&id, None), "nobody knows where it is");
+        assert!(list(&id.to_string()).names(&id, None));
         for text in ["", "10.0.0.0/33", "2001:db8::/129", "10.0.0/8", "10.0.0.0/-1", "10.0.0.0/8/8", "x"] {
             assert_eq!(text.parse::<Rule>(), Err(ParseRuleError), "{text}");
         }
+    }
+
+    #[test]
+    fn a_list_of_thousands_is_looked_at_by_halves_whatever_lies_within_what() {
+        let mut nets: Vec<Net> = ["10.0.0.0/8", "10.7.0.0/16", "10.7.0.0/16", "255.0.0.0/8", "2001:db8::/32", "::/96"]
+            .map(|text| *rule(text).net().expect("a range"))
+            .to_vec();
+        nets.extend((0..4096u32).map(|n| Net::new(IpAddr::V4((0x2000_0000 + 2 * n).into()), 32).expect("a range")));
+        let ranges: Ranges = nets.iter().copied().collect();
+        let mut last = 7u32;
+        let probes = core::iter::repeat_with(|| {
+            last = last.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            last
+        });
+        let v4 = probes.take(2000).flat_map(|n| [n, 0x2000_0000 + n % 10_000, 0x0a00_0000 | n >> 8]);
+        let v4 = v4.map(|bits| IpAddr::V4(bits.into()));
+        let v6 = ["2001:db8::1", "2001:db9::", "::1", "::ffff:10.1.2.3", "::"].map(|ip| ip.parse().expect(ip));
+        for ip in v4.chain(v6) {
+            ranges.compared.set(0);
+            assert_eq!(ranges.contains(ip), nets.iter().any(|net| net.contains(ip)), "{ip}");
+            assert!(ranges.compared.get() <= 14, "{ip}: {} comparisons", ranges.compared.get());
+        }
+        assert!(!Ranges::default().contains([10, 0, 0, 1].into()));
     }
 }

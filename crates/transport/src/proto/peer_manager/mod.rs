@@ -40,6 +40,7 @@ mod drawing;
 mod eviction;
 mod lists;
 mod pressure;
+mod rations;
 mod remembering;
 mod slots;
 mod table;
@@ -63,10 +64,12 @@ use crate::proto::{admission::Group, shedder::Shedder};
 pub use address::AddressPolicy;
 use book::Book;
 use conduct::Conduct;
-pub use conduct::{Ban, ParseSubjectError, Subject};
+pub use conduct::{Ban, ParseSubjectError, Subject, TooManyBans};
 pub use config::{BookLine, KnownPeer, PeerCommand, PeerEvent, PeerLimits, PeerManagerConfig};
 use dialling::{Dial, Purpose};
-pub use lists::{Net, ParseRuleError, Rule};
+use lists::Rules;
+pub use lists::{Net, ParseRuleError, Ranges, Rule};
+use rations::Rations;
 use remembering::{ANCHORS, LASTING};
 pub use view::Standing;
 pub use why_not::WhyNot;
@@ -131,10 +134,15 @@ pub struct PeerManager {
     /// Whom the operator wants to be connected to; with what was said about it if one cannot be dialled.
     reserved: BTreeMap<NodeId, Option<Unmet>>,
     trusted: BTreeSet<NodeId>,
+    allow: Rules,
+    deny: Rules,
     anchors: BTreeSet<NodeId>,
     conduct: Conduct,
     shedder: Shedder,
     dials: BTreeMap<SocketAddr, Dial>,
+    /// Hosts of those whom the operator named, where dials for a wish ended since whom to keep was looked at last.
+    freed: BTreeSet<IpAddr>,
+    rations: Rations,
     /// Who is wanted at once while all dials are taken, and until when that is of use.
     waiting: VecDeque<(Timestamp, NodeId)>,
     peers: BTreeMap<NodeId, Peer>,
@@ -171,11 +179,15 @@ impl PeerManager {
             book,
             reserved: BTreeMap::new(),
             trusted: core::mem::take(&mut config.trusted).into_iter().collect(),
+            allow: Rules::new(core::mem::take(&mut config.allow)),
+            deny: Rules::new(core::mem::take(&mut config.deny)),
             anchors: lines.iter().filter(|line| line.anchor).map(|line| line.known.peer).take(ANCHORS).collect(),
             conduct: Conduct::new(&config.bans),
             shedder: Shedder::default(),
             config,
             dials: BTreeMap::new(),
+            freed: BTreeSet::new(),
+            rations: Rations::default(),
             waiting: VecDeque::new(),
             peers: BTreeMap::new(),
             links: BTreeMap::new(),
@@ -200,7 +212,7 @@ impl PeerManager {
 
     fn link_up(&mut self, now: Now, link: LinkId, info: LinkInfo) {
         let peer = info.peer;
-        let dialled = self.dial_over(&info);
+        let dialled = self.dial_over(now, &info);
         if peer == self.config.local {
             return self.close(link, CloseReason::SelfConnection);
         }
@@ -338,9 +350,8 @@ impl PeerManager {
 
     /// Whether the operator's lists keep a peer out.
     fn is_denied(&self, peer: &NodeId, addr: Option<SocketAddr>) -> bool {
-        let PeerManagerConfig { allow, deny, .. } = &self.config;
-        let names = |rules: &[Rule]| rules.iter().any(|rule| rule.names(peer, addr));
-        names(deny) || !allow.is_empty() && !self.is_privileged(peer) && !names(allow)
+        let strangers_out = || !self.allow.lines().is_empty() && !self.is_privileged(peer);
+        self.deny.names(peer, addr) || strangers_out() && !self.allow.names(peer, addr)
     }
 
     fn reserve(&mut self, wall: UnixMillis, known: KnownPeer) {
@@ -389,7 +400,7 @@ impl PeerManager {
 
     /// Tells who may open a stream at all, if that is not what it was: as far as an address alone decides it.
     fn tell_doors(&mut self) {
-        let PeerManagerConfig { allow, deny, .. } = &self.config;
+        let (allow, deny) = (self.allow.lines(), self.deny.lines());
         let ranges = |rules: &[Rule]| rules.iter().filter_map(Rule::net).map(|net| net.parts()).collect::<Vec<_>>();
         // Whoever comes from anywhere may be one of those who are let in by their names.
         let by_name =
@@ -403,8 +414,13 @@ impl PeerManager {
     }
 
     fn order(&mut self, now: Now, command: PeerCommand) {
+        use PeerCommand::{Allow, Deny, Release, Reserve, Trust};
+        // Others come with each message of a peer, and lists are long.
+        let turns_a_door = matches!(command, Allow(_) | Deny(_) | Reserve(_) | Release(_) | Trust(..));
         self.obey(now, command);
-        self.tell_doors();
+        if turns_a_door {
+            self.tell_doors();
+        }
     }
 
     fn obey(&mut self, now: Now, command: PeerCommand) {
@@ -420,7 +436,9 @@ impl PeerManager {
                 self.config.idle_timeout = limits.idle_timeout;
             }
             PeerCommand::Ban { subject, lasting } => {
-                self.conduct.ban_for(now.wall, subject, lasting);
+                if let Err(why) = self.conduct.ban_for(now.wall, subject, lasting) {
+                    return self.actions.push_back(Action::Emit(PeerEvent::BanRefused { subject, why }));
+                }
                 self.tell_banned(now, subject, true);
                 self.review(now);
                 self.actions.push_back(Action::Emit(PeerEvent::Bans(self.conduct.bans())));
@@ -432,11 +450,11 @@ impl PeerManager {
                 }
             }
             PeerCommand::Allow(rules) => {
-                self.config.allow = rules;
+                self.allow = Rules::new(rules);
                 self.review(now);
             }
             PeerCommand::Deny(rules) => {
-                self.config.deny = rules;
+                self.deny = Rules::new(rules);
                 self.review(now);
             }
             PeerCommand::Reserve(known) => self.reserve(now.wall, known),

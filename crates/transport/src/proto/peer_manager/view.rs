@@ -3,7 +3,7 @@
 use core::net::SocketAddr;
 use peerage_core::{NodeId, Now, UnixMillis};
 
-use super::{Ban, KnownPeer, Peer, PeerLimits, PeerManager, Rule};
+use super::{Ban, KnownPeer, Peer, PeerLimits, PeerManager, Rule, Subject, TooManyBans};
 
 /// By which right a peer has its place. The first that fits counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -82,6 +82,14 @@ impl PeerManager {
         bans
     }
 
+    /// Whether the operator may ban somebody now.
+    ///
+    /// # Errors
+    /// [`TooManyBans`]: as many of its bans hold as may.
+    pub fn may_ban(&self, wall: UnixMillis, subject: &Subject) -> Result<(), TooManyBans> {
+        self.conduct.may_order(wall, subject)
+    }
+
     /// The limits that hold now.
     pub const fn limits(&self) -> PeerLimits {
         let config = &self.config;
@@ -96,12 +104,12 @@ impl PeerManager {
 
     /// Who alone may come in; all may if it is empty.
     pub fn allow(&self) -> &[Rule] {
-        &self.config.allow
+        self.allow.lines()
     }
 
     /// Who may not come in.
     pub fn deny(&self) -> &[Rule] {
-        &self.config.deny
+        self.deny.lines()
     }
 
     /// Who is reserved, and where it may be.

@@ -2,6 +2,7 @@
 
 mod certificates;
 mod members;
+mod metered;
 mod other;
 mod reload;
 mod stage;

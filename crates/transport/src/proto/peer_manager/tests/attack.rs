@@ -323,3 +323,68 @@ fn whoever_was_wanted_by_a_lookup_is_not_exempt_from_the_ban_of_its_group() {
     let dialled = dials(&bench.now_want(pid(999), pub_addr(66, 66, 4999))).len();
     assert_eq!((let_in, dialled), (0, 0), "of a banned group");
 }
+
+#[test]
+fn a_source_that_names_many_who_are_not_there_has_few_of_them_dialled_and_takes_nothing_from_others() {
+    let mut bench = Bench::new(|c| {
+        c.addresses = AddressPolicy::Public;
+        c.remembered = (0..4).map(|n| good(n, n as u8)).collect(); // not enough, so that hearsay is dialled to be kept
+    });
+    for (n, teller) in [(1, pub_addr(66, 66, 50_000)), (2, pub_addr(31, 1, 50_000))] {
+        bench.raw_up(pid(n), false, teller, vec![]);
+    }
+    let (mut hostile, mut honest) = (0, 0);
+    let minutes = 10;
+    for second in 0..60 * minutes {
+        // In answer after answer the attacker names hosts of strangers, all over the world, at which nobody answers.
+        for n in 0..16u32 {
+            let n = 16 * second + n;
+            let (peer, at) = (pid(10_000 + n), pub_addr(70 + (n % 100) as u8, (n / 100 % 250) as u8, 4000));
+            let (addrs, source) = (vec![at], Some(pid(1)));
+            bench.order(PeerCommand::Want(Want::Candidate { peer, addrs, source }));
+            let begun = bench.now_want(peer, at);
+            hostile += refuse(&mut bench, &dials(&begun));
+        }
+        let begun = dials(&bench.pass(Duration::from_secs(1)));
+        hostile += refuse(&mut bench, &begun);
+        if second % 10 == 0 {
+            let (peer, at) = (pid(1_000_000 + second), pub_addr(32, (second / 10) as u8, 4000));
+            let (addrs, source) = (vec![at], Some(pid(2)));
+            bench.order(PeerCommand::Want(Want::Candidate { peer, addrs, source }));
+            honest += usize::from(dials(&bench.now_want(peer, at)) == [at]);
+            bench.raw_up(peer, true, at, vec![]);
+        }
+    }
+    println!("dials to whom the attacker named: {hostile} of {}; to whom another did: {honest}", 960 * minutes);
+    assert!(hostile <= 32 + 60 * minutes as usize, "{hostile}: 32 at once and one a second");
+    assert_eq!(honest, 6 * minutes as usize, "the other's were all there, and all were dialled");
+    let why = bench.told.iter().any(|told| matches!(told, PeerEvent::Unmet { why: Unmet::Rationed, .. }));
+    assert!(why, "a lookup hears why");
+}
+
+/// Nobody answers at any of these, which are the attacker's; how many that are.
+fn refuse(bench: &mut Bench, begun: &[SocketAddr]) -> usize {
+    let closed = Closed::by_network(CloseReason::DialRefused);
+    for addr in begun {
+        bench.manager.handle_network(bench.now, NetworkEvent::DialFailed { addr: *addr, expected: None, closed });
+    }
+    bench.drain();
+    begun
+        .iter()
+        .filter(|addr| addr.ip().to_string().as_str() >= "70." || addr.ip().to_string().starts_with('1'))
+        .count()
+}
+
+#[test]
+fn whom_the_operator_named_is_dialled_before_the_next_wish_for_somebody_else_at_its_address() {
+    let home = pub_addr(40, 1, 4000);
+    let mut bench = Bench::new(|c| c.addresses = AddressPolicy::Public);
+    assert_eq!(dials(&bench.now_want(pid(1000), home)), [home]);
+    bench.order(PeerCommand::Reserve(KnownPeer { peer: pid(1), addrs: vec![home] }));
+    assert_eq!(dials(&bench.pass(Duration::from_secs(1))), [], "somebody else is being dialled there");
+    let closed = Closed::by_us(CloseReason::WrongPeer);
+    bench.manager.handle_network(bench.now, NetworkEvent::DialFailed { addr: home, expected: None, closed });
+    assert_eq!(dials(&bench.now_want(pid(1001), home)), [], "first whom the operator named");
+    assert_eq!(dials(&bench.pass(Duration::from_millis(250))), [home]);
+    assert_eq!(bench.manager.dials[&home].peer, pid(1));
+}

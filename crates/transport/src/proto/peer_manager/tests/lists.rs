@@ -75,6 +75,33 @@ fn peers_are_reserved_and_released_while_the_node_runs() {
 }
 
 #[test]
+fn the_longest_list_makes_a_look_at_the_whole_book_no_more_than_a_dozen_comparisons_for_each_address() {
+    let lines = |first: u32| (first..first + 4096).map(|n| Net::new(IpAddr::V4((2 * n).into()), 32).map(Rule::Net));
+    let mut bench = Bench::new(|config| {
+        config.addresses = AddressPolicy::Public;
+        config.deny = lines(0x4200_0000).collect::<Option<_>>().expect("ranges");
+    });
+    for n in 0..4000u32 {
+        let addrs = vec![SocketAddr::from(([30 + (n / 250) as u8, (n % 250) as u8, 1, 1], 4000))];
+        let peer = NodeId::from_bytes(core::array::from_fn(|at| (n >> (8 * (at % 2))) as u8));
+        let source = None;
+        bench.order(PeerCommand::Want(Want::Candidate { peer, addrs, source }));
+    }
+    let (known, _) = bench.manager.book_sizes();
+    let known = known as u64;
+    bench.manager.deny.ranges.compared.set(0);
+    assert_eq!(dials(&bench.pass(Duration::ZERO)).len(), 8, "it looked for some to keep");
+    let compared = bench.manager.deny.ranges.compared.get();
+    println!("{known} peers, {compared} comparisons; line by line there were {}", known * 4096);
+    assert!(known > 200 && compared <= (known + 8) * 13, "{compared} for {known}");
+
+    // Nor does what peers say each moment cost anything: the doors are told anew only when one of them turns.
+    bench.doors = Doors::default();
+    bench.order(PeerCommand::Report { peer: id(1), fault: Fault::UnansweredRequest });
+    assert_eq!(bench.doors, Doors::default());
+}
+
+#[test]
 fn whom_an_address_alone_keeps_out_is_told_to_whoever_opens_the_door() {
     let range = |text: &str| rule(text).net().expect("a range").parts();
     let mut bench = Bench::new(|config| config.deny = vec![Rule::Peer(id(1)), rule("30.7.0.0/16")]);

@@ -10,7 +10,10 @@
 //! a block is not used.
 //!
 //! A block holds up to 255 times its bytes, but what it costs its sender is not its bytes: credit is spent by the length of
-//! the body, so that whoever makes a node unpack 2 MiB has spent as much as with 2 MiB sent plainly.
+//! the body, so that whoever makes a node unpack 2 MiB has spent as much as with 2 MiB sent plainly, and gets it back at the
+//! same rate. To unpack a MiB takes 0.14 ms of an honest block and 1.2 ms of the slowest (row LZ4 of the bench), hence about
+//! 45 ms a second of one core at most for a peer that uses all its credit of all classes (37 MiB/s), where opening as much
+//! takes 16.
 //!
 //! [`Limits::is_public`]: crate::Limits::is_public
 

@@ -1,8 +1,12 @@
 //! Compressed bodies on one connection: whether both sides agreed on them, what is sent so, and what it saved.
 //!
 //! A body is packed when its first byte is about to leave, by the first connection that gets so far, for all recipients of the
-//! message ([`Resident`]): never twice, and never for nobody. It is as quick as sealing the same bytes or quicker, so it is
-//! done where that is done; what it takes is bounded by the longest message.
+//! message ([`Resident`]): never twice, and never for nobody.
+//!
+//! Neither is a job for the compute lane. What both take is bounded by the longest message: to pack its 2 MiB takes about 2.2 ms,
+//! to unpack them 0.3 ms, and 2.4 ms of what an attacker makes as slow as it can (row LZ4 of the bench), where sealing or opening
+//! the same bytes takes 0.9 ms in the same place. To hand them to another thread would not make them less, and what one peer
+//! sends would be out of order.
 
 use std::sync::Arc;
 

@@ -67,6 +67,20 @@ fn the_messages_of_each_layer_are_those_of_the_code() {
 }
 
 #[test]
+fn the_public_messages_are_those_of_the_code() {
+    use peerage_chain::proto as chain;
+    use peerage_gossip as gossip;
+    let read: Vec<_> = table("wire", &["message", "number", "why"]).iter().map(|row| row[1].clone()).collect();
+    let known = [gossip::PUBLIC, chain::PUBLIC].concat();
+    assert_eq!(read, known.iter().map(|command| format!("0x{:04x}", command.number())).collect::<Vec<_>>());
+    let limited: Vec<_> = [gossip::LIMITS, chain::LIMITS].concat().into_iter().map(|(command, _)| command).collect();
+    assert!(known.iter().all(|command| limited.contains(command)), "what is public is known");
+    let bits = table("transport", &["feature bit", "name"]);
+    assert_eq!((bits[0][0].as_str(), bits[0][1].as_str()), ("0", "compression"));
+    assert_eq!(peerage_transport::proto::connection::COMPRESSION, 1);
+}
+
+#[test]
 fn the_reasons_are_those_of_the_code() {
     let rows = table("wire", &["code", "reason"]);
     let read: Vec<_> = rows.into_iter().map(|row| (row[0].clone(), row[1].clone())).collect();

@@ -142,6 +142,9 @@ pub struct SettingArgs {
     /// Whether acknowledged transactions survive a crash of this node.
     #[arg(long, value_name = "BOOL", action = ArgAction::Set)]
     pub outbox: Option<bool>,
+    /// Whether blocks and transactions are sent compressed to peers that do it too.
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set)]
+    pub compression: Option<bool>,
     /// What secures connections.
     #[arg(long, value_name = "PROTOCOL")]
     pub security: Option<Security>,
@@ -186,6 +189,7 @@ impl From<SettingArgs> for Layer {
             egress_limit: args.egress_limit,
             ingress_limit: args.ingress_limit,
             outbox: args.outbox,
+            compression: args.compression,
             security: args.security,
             tls: TlsLayer { ca: args.tls_ca, certificate: args.tls_certificate, key: args.tls_key, crl: args.tls_crl },
             log: LogLayer { filter: args.log_filter, format: args.log_format },
@@ -498,7 +502,7 @@ mod tests {
                     "reserved" => (*key, format!("{id}@a:1")),
                     "trusted" => (*key, id.clone()),
                     "allow" | "deny" => (*key, "192.0.2.0/24".to_owned()),
-                    "outbox" => (*key, "false".to_owned()),
+                    "outbox" | "compression" => (*key, "false".to_owned()),
                     "filter" => ("log", "debug".to_owned()),
                     "format" => ("log-format", "json".to_owned()),
                     "security" => (*key, "mtls".to_owned()),

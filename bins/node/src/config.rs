@@ -65,6 +65,7 @@ pub const SCHEMA: Schema = &[
             "egress_limit",
             "ingress_limit",
             "outbox",
+            "compression",
             "security",
             "tls",
             "log",
@@ -90,6 +91,7 @@ pub(crate) const VARIABLES: &[&str] = &[
     "PEERAGE_EGRESS_LIMIT",
     "PEERAGE_INGRESS_LIMIT",
     "PEERAGE_OUTBOX",
+    "PEERAGE_COMPRESSION",
     "PEERAGE_SECURITY",
     "PEERAGE_TLS_CA",
     "PEERAGE_TLS_CERTIFICATE",
@@ -272,6 +274,8 @@ pub struct Layer {
     pub ingress_limit: Option<u64>,
     /// See [`NodeConfig::outbox`].
     pub outbox: Option<bool>,
+    /// See [`NodeConfig::compression`].
+    pub compression: Option<bool>,
     /// See [`NodeConfig::tls`].
     pub security: Option<Security>,
     /// See [`NodeConfig::tls`].
@@ -299,6 +303,7 @@ pub struct NodeConfig {
     budget_bytes: usize,
     bandwidth: Bandwidth,
     outbox: bool,
+    compression: bool,
     tls: Option<TlsFiles>,
     log: LogConfig,
 }
@@ -375,6 +380,7 @@ impl NodeConfig {
                 ingress: pick!(ingress_limit).and_then(NonZeroU64::new),
             },
             outbox: pick!(outbox).unwrap_or(true),
+            compression: pick!(compression).unwrap_or(false),
             tls: tls.unwrap_or_default(),
             log: LogConfig {
                 filter: pick!(log.filter).unwrap_or_else(|| DEFAULT_FILTER.to_owned()),
@@ -493,6 +499,11 @@ impl NodeConfig {
         self.outbox
     }
 
+    /// Whether blocks and other public bodies go compressed between this node and those that do it too. Default: no.
+    pub const fn compression(&self) -> bool {
+        self.compression
+    }
+
     /// The certificates, if `security` is `mtls`. Default: `noise`, which needs none.
     pub const fn tls(&self) -> Option<&TlsFiles> {
         self.tls.as_ref()
@@ -575,6 +586,7 @@ pub(crate) fn layer_of(environment: impl IntoIterator<Item = (String, String)>) 
         egress_limit: value(take("PEERAGE_EGRESS_LIMIT"))?,
         ingress_limit: value(take("PEERAGE_INGRESS_LIMIT"))?,
         outbox: value(take("PEERAGE_OUTBOX"))?,
+        compression: value(take("PEERAGE_COMPRESSION"))?,
         security: value(take("PEERAGE_SECURITY"))?,
         tls: TlsLayer {
             ca: value(take("PEERAGE_TLS_CA"))?,

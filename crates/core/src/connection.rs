@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use core::{net::SocketAddr, time::Duration};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::{
     Account, Charge, Class, CloseReason, Closed, Command, DropReason, Message, NodeId, Now, PerClass, RequestError,
@@ -56,13 +56,41 @@ impl LinkStats {
     }
 }
 
+/// What all recipients of a message share beside its bytes: what pays for them, and the compressed body once somebody has
+/// made one.
+#[derive(Debug)]
+pub struct Resident {
+    _charge: Charge,
+    packed: OnceLock<Option<(Bytes, Charge)>>,
+}
+
+impl Resident {
+    /// The compressed body, which `pack` makes with what pays for it, for the first recipient that takes such. Whoever asks
+    /// meanwhile waits for it. `pack` answers `None` if there is nothing to be gained or no memory, and is not asked again.
+    /// It must give the same whoever asks.
+    pub fn packed(&self, pack: impl FnOnce() -> Option<(Bytes, Charge)>) -> Option<&Bytes> {
+        self.packed.get_or_init(pack).as_ref().map(|(bytes, _)| bytes)
+    }
+
+    /// For when memory is short: nobody makes a compressed body, which would take more.
+    pub fn without_packed(charge: Charge) -> Self {
+        Self { _charge: charge, packed: OnceLock::from(None) }
+    }
+}
+
+impl From<Charge> for Resident {
+    fn from(charge: Charge) -> Self {
+        Self { _charge: charge, packed: OnceLock::new() }
+    }
+}
+
 /// A message on its way out, with what pays for it.
 #[derive(Debug)]
 pub struct Outbound {
     /// The message; its bytes are shared by all recipients.
     pub message: Message,
     /// Pays for the bytes, once for all recipients.
-    pub resident: Arc<Charge>,
+    pub resident: Arc<Resident>,
     /// This peer's share of the queue.
     pub owed: Owed,
 }
@@ -163,6 +191,15 @@ pub enum ConnectionEvent {
         reason: DropReason,
         /// How many.
         count: u64,
+    },
+    /// Bodies went out or came in compressed since this was told last.
+    Packed {
+        /// Whether they came in.
+        received: bool,
+        /// Their bytes.
+        bytes: u64,
+        /// The bytes that went over the wire for them.
+        packed: u64,
     },
     /// The connection is over; nothing follows. What it still has to transmit should be written first.
     Closed(Closed),

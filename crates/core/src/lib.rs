@@ -20,7 +20,9 @@ mod timers;
 
 pub use budget::{Account, Budget, BudgetReport, Charge, OverBudget, Owed, Pool, Strain};
 pub use class::{Class, PerClass};
-pub use connection::{Connection, ConnectionCommand, ConnectionEvent, DialKey, LinkInfo, LinkStats, Outbound};
+pub use connection::{
+    Connection, ConnectionCommand, ConnectionEvent, DialKey, LinkInfo, LinkStats, Outbound, Resident,
+};
 pub use id::{NetworkId, NodeId, ParseIdError};
 pub use job::{Cost, Job, JobId, Lane, NoJob};
 pub use message::{Command, Layer, Message};

@@ -5,5 +5,6 @@ pub mod proto;
 
 pub use error::{PublishError, TopicError};
 pub use proto::{
-    Command, Config, Event, Gossip, ITEM, ItemId, LIMITS, MAX_ITEM_BYTES, MAX_TOPICS, SUBSCRIBE, Stats, Topic, Verdict,
+    Command, Config, Event, Gossip, ITEM, ItemId, LIMITS, MAX_ITEM_BYTES, MAX_TOPICS, PUBLIC, SUBSCRIBE, Stats, Topic,
+    Verdict,
 };

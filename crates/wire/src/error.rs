@@ -95,9 +95,29 @@ pub enum DecodeError {
         /// What stood there.
         found: u8,
     },
-    /// A compressed message. The bit is reserved; nobody agreed on a compression.
-    #[error("message is compressed")]
+    /// A compressed body, on which nobody agreed.
+    #[error("body is compressed")]
     Compressed,
+    /// A compressed body of a command that is not public.
+    #[error("body of {command:?} is compressed, but not public")]
+    NotPublic {
+        /// The command.
+        command: Command,
+    },
+    /// A body that should not have been compressed: it is short, or hardly shorter so.
+    #[error("body of {body} bytes compressed to {packed}")]
+    NotSaved {
+        /// Its announced bytes.
+        body: u64,
+        /// Announced bytes of its compressed form.
+        packed: u64,
+    },
+    /// A compressed body that does not unpack to exactly the announced length.
+    #[error("compressed body is not one of {body} bytes")]
+    Packed {
+        /// Its announced bytes.
+        body: usize,
+    },
     /// A message longer than its command allows. Refused by its announced length alone.
     #[error("message {command:?} of {len} bytes, {limit} are allowed")]
     MessageTooLong {
@@ -167,7 +187,10 @@ impl DecodeError {
             | Self::VarintTooLong
             | Self::BadCommand { .. }
             | Self::FrameFlags { .. }
-            | Self::Compressed => CloseReason::MalformedMessage,
+            | Self::Compressed
+            | Self::NotPublic { .. }
+            | Self::NotSaved { .. }
+            | Self::Packed { .. } => CloseReason::MalformedMessage,
             Self::MessageTooLong { .. } => CloseReason::MessageTooLong,
             Self::EmptyFragment
             | Self::FragmentWithoutFirst { .. }

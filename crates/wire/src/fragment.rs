@@ -7,7 +7,8 @@ use std::sync::Arc;
 use crate::{
     DecodeError, Envelope, Frame,
     buffer::grown,
-    frame::{Prefix, encode_frame, frame_len},
+    compress,
+    frame::{Lengths, Prefix},
     limits::{Limits, MESSAGE_OVERHEAD},
     varint,
 };
@@ -19,6 +20,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Fragmenter {
     message: Message,
+    /// What goes in place of the body.
+    packed: Option<Bytes>,
     envelope: Envelope,
     sent: usize,
     begun: bool,
@@ -27,7 +30,18 @@ pub struct Fragmenter {
 impl Fragmenter {
     /// A message of which nothing is sent yet. Whether it may be as long as it is, is for the caller to check.
     pub const fn new(message: Message, envelope: Envelope) -> Self {
-        Self { message, envelope, sent: 0, begun: false }
+        Self { message, packed: None, envelope, sent: 0, begun: false }
+    }
+
+    /// Sends this form of the body, made by [`compress::pack`] of the same, in its place. The message must not have begun.
+    pub fn send_packed(&mut self, packed: Bytes) {
+        debug_assert!(!self.begun && self.message.body.is_some(), "the lengths are announced already");
+        self.packed = Some(packed);
+    }
+
+    /// The packed form of the body, if that is what is sent.
+    pub const fn packed(&self) -> Option<&Bytes> {
+        self.packed.as_ref()
     }
 
     /// The message.
@@ -43,17 +57,32 @@ impl Fragmenter {
 
     /// Whether all of it is sent.
     pub fn is_done(&self) -> bool {
-        self.begun && self.sent == self.message.len()
+        self.begun && self.remaining() == 0
     }
 
-    /// Bytes of head and body that are still to be sent.
+    /// Bytes of head and body, packed if it is, that are still to be sent.
     pub fn remaining(&self) -> usize {
-        self.message.len() - self.sent
+        self.content_len() - self.sent
     }
 
     /// How many bytes the message takes as a single frame. Whoever does not want it cut leaves at least so much room.
     pub fn whole_len(&self) -> usize {
-        frame_len(&self.message, self.envelope)
+        Prefix::whole(self.message.command, self.envelope, self.lengths()).encoded_len() + self.content_len()
+    }
+
+    /// What goes as the body.
+    fn body(&self) -> &[u8] {
+        self.packed.as_ref().or(self.message.body.as_ref()).map_or(&[], |body| &body[..])
+    }
+
+    fn content_len(&self) -> usize {
+        self.message.head.len() + self.body().len()
+    }
+
+    fn lengths(&self) -> Lengths {
+        let Message { head, body, .. } = &self.message;
+        let len = |bytes: &Option<Bytes>| bytes.as_ref().map(Bytes::len);
+        Lengths { head: head.len(), body: len(body), packed: len(&self.packed) }
     }
 
     /// Appends one frame of at most `room` bytes to `out`: the whole message if it fits and nothing of it is sent yet,
@@ -63,21 +92,23 @@ impl Fragmenter {
     pub fn fill(&mut self, room: usize, out: &mut Vec<u8>) -> usize {
         let before = out.len();
         if !self.begun && self.whole_len() <= room {
-            encode_frame(&self.message, self.envelope, out);
-            self.sent = self.message.len();
-            self.begun = true;
+            Prefix::whole(self.message.command, self.envelope, self.lengths()).put(out);
+            self.put_content(self.content_len(), out);
         } else if let Some(piece) = self.next_piece(room) {
             self.prefix(piece).put(out);
-            let head = &self.message.head;
-            let (from, to) = (self.sent, self.sent + piece);
-            out.extend_from_slice(&head[from.min(head.len())..to.min(head.len())]);
-            if let Some(body) = &self.message.body {
-                out.extend_from_slice(&body[from.saturating_sub(head.len())..to.saturating_sub(head.len())]);
-            }
-            self.sent = to;
-            self.begun = true;
+            self.put_content(piece, out);
         }
         out.len() - before
+    }
+
+    /// Appends the next bytes of head and body.
+    fn put_content(&mut self, piece: usize, out: &mut Vec<u8>) {
+        let (head, body) = (&self.message.head, self.body());
+        let (from, to) = (self.sent, self.sent + piece);
+        out.extend_from_slice(&head[from.min(head.len())..to.min(head.len())]);
+        out.extend_from_slice(&body[from.saturating_sub(head.len())..to.saturating_sub(head.len())]);
+        self.sent = to;
+        self.begun = true;
     }
 
     /// The longest piece, one byte at least, that fits `room` with its prefix.
@@ -92,11 +123,10 @@ impl Fragmenter {
     }
 
     fn prefix(&self, piece: usize) -> Prefix {
-        let Message { command, head, body } = &self.message;
         if self.begun {
-            Prefix::next(*command, piece == self.remaining(), piece)
+            Prefix::next(self.message.command, piece == self.remaining(), piece)
         } else {
-            Prefix::first(*command, self.envelope, head.len(), body.as_ref().map(Bytes::len), piece)
+            Prefix::first(self.message.command, self.envelope, self.lengths(), piece)
         }
     }
 }
@@ -117,7 +147,10 @@ struct Partial {
     command: Command,
     envelope: Envelope,
     head: Part,
+    /// The body, or its packed form.
     body: Option<Part>,
+    /// Bytes of the body, if it is packed.
+    unpacked: Option<usize>,
     charge: Charge,
 }
 
@@ -157,10 +190,15 @@ impl Part {
 ///
 /// Every byte that it keeps is charged to the budget before it is copied. It never holds more than twice what arrived,
 /// whatever a first fragment announces.
+///
+/// A compressed body is held as it came until it is complete. Then all that the message will take is charged to
+/// [`Pool::Inbox`], as for any message that arrives whole, and only then it is unpacked; so it holds less of
+/// [`Pool::Reassembly`] than the same message sent plainly.
 pub struct Reassembler {
     limits: Arc<Limits>,
     budget: Budget,
     account: Option<Account>,
+    unpacks: bool,
     /// Boxed, since most connections have none most of the time.
     partial: PerClass<Option<Box<Partial>>>,
 }
@@ -168,7 +206,13 @@ pub struct Reassembler {
 impl Reassembler {
     /// A reassembler for the beginning of a connection.
     pub fn new(limits: Arc<Limits>, budget: Budget) -> Self {
-        Self { limits, budget, account: None, partial: PerClass::from_fn(|_| None) }
+        Self { limits, budget, account: None, unpacks: false, partial: PerClass::from_fn(|_| None) }
+    }
+
+    /// Takes compressed bodies from now on: both sides have agreed on it. In a build without LZ4 they are refused all the
+    /// same.
+    pub const fn unpack_bodies(&mut self) {
+        self.unpacks = true;
     }
 
     /// What begins from now on is charged to a peer's account, once that has its seat in the same budget.
@@ -184,44 +228,81 @@ impl Reassembler {
     /// Takes the next frame; the message that it completes, if it does.
     ///
     /// # Errors
-    /// `MessageTooLong`, `FragmentWithoutFirst`, `Interleaved`, `PastTotal`, `EndsEarly` or `NotEnded`, by the fault of the
-    /// sender; the connection is lost. `OverBudget`, which is nobody's fault: nothing was taken, and the same frame can be
+    /// `MessageTooLong`, `FragmentWithoutFirst`, `Interleaved`, `PastTotal`, `EndsEarly` or `NotEnded`, and of compressed
+    /// bodies `Compressed`, `NotPublic` or `Packed`, by the fault of the sender; the connection is lost. `OverBudget`, which is nobody's fault: nothing was taken, and the same frame can be
     /// offered again when there is room.
     pub fn accept(&mut self, frame: Frame<'_>) -> Result<Option<Incoming>, DecodeError> {
+        let Self { limits, budget, account, unpacks, partial } = self;
+        let pay = |pool, bytes| charge(budget, account.as_ref(), pool, bytes);
         let command = frame.command();
-        let slot = &mut self.partial[command.class()];
-        match (frame, slot) {
-            (Frame::Whole { .. } | Frame::First { .. }, Some(partial)) => {
-                Err(DecodeError::Interleaved { command, begun: partial.command })
+        let slot = &mut partial[command.class()];
+        if let Some(len) = frame.announced_len() {
+            if let Some(partial) = slot {
+                return Err(DecodeError::Interleaved { command, begun: partial.command });
             }
-            (Frame::Whole { envelope, head, body, .. }, None) => {
-                let len = frame.content_len();
-                within(command, len, &self.limits)?;
-                let charge = charge(&self.budget, self.account.as_ref(), Pool::Inbox, len + MESSAGE_OVERHEAD)?;
+            within(command, len, limits)?;
+        }
+        if let Frame::Packed { .. } | Frame::FirstPacked { .. } = frame {
+            may_be_packed(command, limits, *unpacks)?;
+        }
+        match frame {
+            Frame::Whole { envelope, head, body, .. } => {
+                let charge = pay(Pool::Inbox, frame.content_len() + MESSAGE_OVERHEAD)?;
                 let (head, body) = (Bytes::copy_from_slice(head), body.map(Bytes::copy_from_slice));
                 Ok(Some(Incoming { envelope, message: Message { command, head, body }, charge }))
             }
-            (Frame::First { envelope, head_len, body_len, piece, .. }, slot @ None) => {
-                let total = head_len.saturating_add(body_len.unwrap_or(0));
-                within(command, total, &self.limits)?;
-                let charge = charge(&self.budget, self.account.as_ref(), Pool::Reassembly, MESSAGE_OVERHEAD)?;
+            Frame::Packed { envelope, head, body_len, packed, .. } => {
+                let charge = pay(Pool::Inbox, head.len() + body_len + MESSAGE_OVERHEAD)?;
+                let (head, body) = (Bytes::copy_from_slice(head), Some(compress::unpack(packed, body_len)?.into()));
+                Ok(Some(Incoming { envelope, message: Message { command, head, body }, charge }))
+            }
+            Frame::First { envelope, head_len, body_len, piece, .. } => {
                 let (head, body) = (Part::new(head_len), body_len.map(Part::new));
-                let mut partial = Box::new(Partial { command, envelope, head, body, charge });
-                extend(&mut partial, piece, false)?;
-                *slot = Some(partial);
+                let charge = pay(Pool::Reassembly, MESSAGE_OVERHEAD)?;
+                *slot = Some(begin(Partial { command, envelope, head, body, unpacked: None, charge }, piece)?);
                 Ok(None)
             }
-            (Frame::Next { .. }, None) => Err(DecodeError::FragmentWithoutFirst { command }),
-            (Frame::Next { .. }, Some(partial)) if partial.command != command => {
-                Err(DecodeError::Interleaved { command, begun: partial.command })
+            Frame::FirstPacked { envelope, head_len, body_len, packed_len, piece, .. } => {
+                let (head, body, unpacked) = (Part::new(head_len), Some(Part::new(packed_len)), Some(body_len));
+                let charge = pay(Pool::Reassembly, MESSAGE_OVERHEAD)?;
+                *slot = Some(begin(Partial { command, envelope, head, body, unpacked, charge }, piece)?);
+                Ok(None)
             }
-            (Frame::Next { last, piece, .. }, slot @ Some(_)) => {
-                let partial = slot.as_mut().expect("matched just now");
-                extend(partial, piece, last)?;
-                Ok(if last { slot.take().map(|partial| complete(*partial)) } else { None })
+            Frame::Next { last, piece, .. } => {
+                let partial = slot.as_mut().ok_or(DecodeError::FragmentWithoutFirst { command })?;
+                if partial.command != command {
+                    return Err(DecodeError::Interleaved { command, begun: partial.command });
+                }
+                fits(partial, piece, last)?;
+                let room = match partial.unpacked.filter(|_| last) {
+                    Some(len) => Some((len, pay(Pool::Inbox, partial.head.total + len + MESSAGE_OVERHEAD)?)),
+                    None => None,
+                };
+                extend(partial, piece)?;
+                let Some(partial) = slot.take_if(|_| last) else { return Ok(None) };
+                match room {
+                    Some((len, charge)) => unpack(*partial, len, charge).map(Some),
+                    None => Ok(Some(complete(*partial))),
+                }
             }
         }
     }
+}
+
+/// Whether the body of a message of this command may arrive compressed. What no table names is skipped in the end, as it
+/// would be otherwise: a later version may know it, and have made it public.
+fn may_be_packed(command: Command, limits: &Limits, unpacks: bool) -> Result<(), DecodeError> {
+    if !unpacks {
+        return Err(DecodeError::Compressed);
+    }
+    if limits.knows(command) && !limits.is_public(command) { Err(DecodeError::NotPublic { command }) } else { Ok(()) }
+}
+
+/// A message of which this is the first piece.
+fn begin(mut partial: Partial, piece: &[u8]) -> Result<Box<Partial>, DecodeError> {
+    fits(&partial, piece, false)?;
+    extend(&mut partial, piece)?;
+    Ok(Box::new(partial))
 }
 
 fn charge(budget: &Budget, account: Option<&Account>, pool: Pool, bytes: usize) -> Result<Charge, OverBudget> {
@@ -237,15 +318,19 @@ fn within(command: Command, len: usize, limits: &Limits) -> Result<(), DecodeErr
     if len > limit { Err(DecodeError::MessageTooLong { command, len: len as u64, limit }) } else { Ok(()) }
 }
 
-/// Adds a piece, or changes nothing.
-fn extend(partial: &mut Partial, piece: &[u8], last: bool) -> Result<(), DecodeError> {
+/// Whether a piece may come next.
+fn fits(partial: &Partial, piece: &[u8], last: bool) -> Result<(), DecodeError> {
     let missing = partial.missing();
     match missing.checked_sub(piece.len()) {
-        None => return Err(DecodeError::PastTotal { excess: piece.len() - missing }),
-        Some(0) if !last => return Err(DecodeError::NotEnded),
-        Some(missing) if missing > 0 && last => return Err(DecodeError::EndsEarly { missing }),
-        Some(_) => {}
+        None => Err(DecodeError::PastTotal { excess: piece.len() - missing }),
+        Some(0) if !last => Err(DecodeError::NotEnded),
+        Some(missing) if missing > 0 && last => Err(DecodeError::EndsEarly { missing }),
+        Some(_) => Ok(()),
     }
+}
+
+/// Adds a piece that fits, or changes nothing.
+fn extend(partial: &mut Partial, piece: &[u8]) -> Result<(), OverBudget> {
     let (head, body) = piece.split_at(piece.len().min(partial.head.missing()));
     let more = |part: &Part, piece: &[u8]| part.capacity_for(piece.len()) - part.bytes.capacity();
     let growth = more(&partial.head, head) + partial.body.as_ref().map_or(0, |part| more(part, body));
@@ -258,9 +343,17 @@ fn extend(partial: &mut Partial, piece: &[u8], last: bool) -> Result<(), DecodeE
 }
 
 fn complete(partial: Partial) -> Incoming {
-    let Partial { command, envelope, head, body, charge } = partial;
+    let Partial { command, envelope, head, body, charge, .. } = partial;
     let message = Message { command, head: head.bytes.into(), body: body.map(|part| part.bytes.into()) };
     Incoming { envelope, message, charge: charge.transfer(Pool::Inbox) }
+}
+
+/// A message all of which has arrived, its body of `len` bytes compressed; `charge` pays for what it will be.
+fn unpack(partial: Partial, len: usize, charge: Charge) -> Result<Incoming, DecodeError> {
+    let Partial { command, envelope, head, body, .. } = partial;
+    let packed = body.map(|part| part.bytes).unwrap_or_default();
+    let body = compress::unpack(&packed, len)?;
+    Ok(Incoming { envelope, message: Message { command, head: head.bytes.into(), body: Some(body.into()) }, charge })
 }
 
 #[cfg(test)]

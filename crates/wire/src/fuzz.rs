@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     DecodeError, Frame, FrameReader, Limits, Magic, Preamble, Reassembler, RecordDecoder, RecordHeader, RecordKind,
-    SealedDecoder, decode_reason,
+    SealedDecoder, compress, decode_reason,
     limits::{KIND_BYTE, MAX_SEALED_BODY, MESSAGE_OVERHEAD, TAG},
     open_plaintext, payload, varint,
 };
@@ -30,6 +30,7 @@ pub const TARGETS: &[Target] = &[
     ("wire_sealed", sealed),
     ("wire_frames", frames),
     ("wire_fragments", fragments),
+    ("wire_compress", compressed),
     ("wire_payload", payloads),
 ];
 
@@ -133,7 +134,10 @@ pub fn frames(data: &[u8]) {
 struct Expected {
     command: Command,
     head_len: usize,
+    /// Of what goes over the wire.
     total: usize,
+    /// Of the body, if it is compressed.
+    unpacked: Option<usize>,
     bytes: Vec<u8>,
 }
 
@@ -147,6 +151,7 @@ pub fn fragments(data: &[u8]) {
     let budget = Budget::new(cap);
     let limits = Arc::new(Limits::new(&[&[(SMALL, LIMIT as u32)]]));
     let mut reassembler = Reassembler::new(Arc::clone(&limits), budget.clone());
+    reassembler.unpack_bodies();
     let mut model: PerClass<Option<Expected>> = PerClass::from_fn(|_| None);
     let mut arrived = 0;
     'connection: while !input.is_empty() {
@@ -187,7 +192,19 @@ fn follow(model: &mut PerClass<Option<Expected>>, frame: Frame<'_>, complete: Op
         Frame::First { head_len, body_len, piece, .. } => {
             let total = head_len + body_len.unwrap_or(0);
             assert!(slot.is_none() && complete.is_none() && piece.len() < total && total <= limits.of(command));
-            *slot = Some(Expected { command, head_len, total, bytes: piece.to_vec() });
+            *slot = Some(Expected { command, head_len, total, unpacked: None, bytes: piece.to_vec() });
+        }
+        Frame::Packed { head, body_len, packed, .. } => {
+            assert!(slot.is_none() && head.len() + body_len <= limits.of(command));
+            let message = complete.expect("a whole message is complete");
+            let body = compress::unpack(packed, body_len).expect("it was unpacked once");
+            assert_eq!((&message.head[..], message.body.as_deref()), (head, Some(&body[..])));
+        }
+        Frame::FirstPacked { head_len, body_len, packed_len, piece, .. } => {
+            let total = head_len + packed_len;
+            assert!(slot.is_none() && complete.is_none() && piece.len() < total);
+            assert!(head_len + body_len <= limits.of(command) && packed_len < body_len);
+            *slot = Some(Expected { command, head_len, total, unpacked: Some(body_len), bytes: piece.to_vec() });
         }
         Frame::Next { last, piece, .. } => {
             let begun = slot.as_mut().expect("a first came before");
@@ -197,9 +214,28 @@ fn follow(model: &mut PerClass<Option<Expected>>, frame: Frame<'_>, complete: Op
             assert_eq!(complete.is_some(), last);
             if let (Some(message), Some(begun)) = (complete, slot.take_if(|_| last)) {
                 assert_eq!(begun.bytes[..begun.head_len], message.head[..]);
-                assert_eq!(begun.bytes[begun.head_len..], message.body.clone().unwrap_or_default()[..]);
+                let sent = begun.bytes[begun.head_len..].to_vec();
+                let body = begun.unpacked.map(|len| compress::unpack(&sent, len).expect("it was unpacked once"));
+                assert_eq!(body.unwrap_or(sent), message.body.clone().unwrap_or_default()[..]);
             }
         }
+    }
+}
+
+/// A compressed body that claims a length, and one that is made of the same bytes: what is unpacked has the length that was
+/// announced, whatever it is; what is packed saves a tenth and comes back.
+pub fn compressed(data: &[u8]) {
+    let mut input = Input::new(data);
+    let announced = usize::from(input.byte()) << 8 | usize::from(input.byte());
+    let bytes = input.rest();
+    match compress::unpack(bytes, announced) {
+        Ok(body) => assert!(compress::AVAILABLE && body.len() == announced),
+        Err(DecodeError::Packed { body }) => assert_eq!(body, announced),
+        Err(error) => assert!(!compress::AVAILABLE && error == DecodeError::Compressed),
+    }
+    if let Some(packed) = compress::pack(bytes) {
+        assert!(compress::saves(bytes.len() as u64, packed.len() as u64));
+        assert_eq!(compress::unpack(&packed, bytes.len()).as_deref(), Ok(bytes));
     }
 }
 
@@ -300,6 +336,19 @@ mod tests {
         let pieces = cut(bulk, Envelope::Notification, 40);
         let mixed = [&pieces[..1], core::slice::from_ref(&whole), &pieces[1..]].concat();
         let mixed: Vec<&[u8]> = mixed.iter().map(Vec::as_slice).collect();
+        // One byte, 1,139 times the same one, five more.
+        let block = [0x1f, 7, 1, 0, 255, 255, 255, 255, 100, 0x50, 1, 2, 3, 4, 5];
+        let (head, len) = (&[5; 20], 1145_usize);
+        let (command, envelope) = (bulk, Envelope::Notification);
+        let mut packed = Vec::new();
+        Frame::Packed { command, envelope, head, body_len: len, packed: &block }.encode(&mut packed);
+        let content = [&head[..], &block].concat();
+        let (first, rest) = content.split_at(25);
+        let mut cut_packed = [Vec::new(), Vec::new()];
+        Frame::FirstPacked { command, envelope, head_len: 20, body_len: len, packed_len: block.len(), piece: first }
+            .encode(&mut cut_packed[0]);
+        Frame::Next { command, last: true, piece: rest }.encode(&mut cut_packed[1]);
+        let cut_packed: Vec<&[u8]> = cut_packed.iter().map(Vec::as_slice).collect();
         let sample = Sample::Nested(vec![
             Sample::Nothing,
             Sample::Numbers { small: 1, medium: 300, large: u64::MAX, signed: -3 },
@@ -314,6 +363,10 @@ mod tests {
             ("wire_frames", "next", pieces[1].clone()),
             ("wire_fragments", "two-classes", Input::with_chunks(&[255], &mixed)),
             ("wire_fragments", "no-room", Input::with_chunks(&[5], &mixed)),
+            ("wire_fragments", "compressed", Input::with_chunks(&[255], &[&cut_packed[..], &[&packed]].concat())),
+            ("wire_compress", "block", [&(len as u16).to_be_bytes()[..], &block].concat()),
+            ("wire_compress", "body", [&[0, 0][..], &[7; 2000]].concat()),
+            ("wire_frames", "compressed", packed),
             ("wire_payload", "varints", vec![0, 0x7f, 0xac, 2, 0x80, 0x80, 1]),
             ("wire_payload", "sample", [vec![1], payload::to_bytes(&sample)].concat()),
             ("wire_payload", "map", [vec![4], payload::to_bytes(&BTreeMap::from([("a", [1, 2])]))].concat()),

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod buffer;
+pub mod compress;
 mod error;
 mod fragment;
 mod frame;

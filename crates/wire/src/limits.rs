@@ -1,7 +1,7 @@
 //! Every size limit of the wire in one place, each with its origin. All are in bytes.
 
 use peerage_core::{Class, Command};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Magic, version, flags, kind and length of a record in clear.
 pub const RECORD_HEADER: usize = 4 + 1 + 1 + 2 + 4;
@@ -60,11 +60,11 @@ pub const fn class_default(class: Class) -> usize {
     }
 }
 
-/// How long a message of each command may be: head and body together, in bytes.
+/// How long a message of each command may be, head and body together, in bytes; and which commands are public.
 ///
 /// Built once per node from the tables that the layers export; a command in none of them gets the default of its class.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Limits(BTreeMap<Command, usize>);
+pub struct Limits(BTreeMap<Command, usize>, BTreeSet<Command>);
 
 impl Limits {
     /// The limits in these tables of `(command, bytes)`. None is above [`MAX_CONTENT`]: what a table allows beyond it is
@@ -75,7 +75,16 @@ impl Limits {
             let limit: &mut usize = limits.entry(command).or_insert(MAX_CONTENT);
             *limit = (*limit).min(usize::try_from(bytes).unwrap_or(MAX_CONTENT));
         }
-        Self(limits)
+        Self(limits, BTreeSet::new())
+    }
+
+    /// The same, with what these tables of commands name as public: bodies that everybody may know, so that their compressed
+    /// length tells nobody anything. Only such may be compressed (the attacks CRIME and BREACH read secrets from the length
+    /// of what is compressed together with an attacker's words). Commands of class `Control` are never public.
+    pub fn with_public(mut self, tables: &[&[Command]]) -> Self {
+        let public = tables.iter().copied().flatten().filter(|command| command.class() != Class::Control);
+        self.1.extend(public);
+        self
     }
 
     /// The limit of a command, in bytes.
@@ -86,6 +95,11 @@ impl Limits {
     /// Whether some table names the command.
     pub fn knows(&self, command: Command) -> bool {
         self.0.contains_key(&command)
+    }
+
+    /// Whether some table names the command as public.
+    pub fn is_public(&self, command: Command) -> bool {
+        self.1.contains(&command)
     }
 }
 
@@ -102,6 +116,15 @@ mod tests {
         let limits = Limits::new(&[&[(vote, 500)], &[(block, u32::MAX), (vote, 600)]]);
         assert_eq!((limits.of(vote), limits.of(block), limits.of(other)), (500, MAX_CONTENT, 64 << 10));
         assert!(limits.knows(vote) && !limits.knows(other));
+    }
+
+    #[test]
+    fn public_is_what_a_table_says_and_the_transports_own_never() {
+        let (block, ping) =
+            (Command::new(Layer::Chain, 1, Class::Gossip), Command::new(Layer::Transport, 0, Class::Control));
+        let limits = Limits::new(&[&[(block, 500), (ping, 100)]]).with_public(&[&[block], &[ping]]);
+        assert!(limits.is_public(block) && !limits.is_public(ping));
+        assert!(!Limits::new(&[&[(block, 500)]]).is_public(block), "what may be long is not thereby public");
     }
 
     #[test]

@@ -121,11 +121,10 @@ fn the_syntax_of_a_frame() {
     assert_eq!(error(&[0xff; 11]), malformed(DecodeError::VarintTooLong));
     assert_eq!(error(&[7]), malformed(DecodeError::BadCommand { found: 7 }), "no such class");
     assert_eq!(error(&[0x80, 0x80, 4]), malformed(DecodeError::BadCommand { found: 65_536 }));
-    assert_eq!(error(&frame(0b1_1100, &[2, 7, 8])), malformed(DecodeError::Compressed));
-    for flags in [0b1111, 0b100_1100, 0b1000_1100] {
+    for flags in [0b1111, 0b1_1100, 0b100_1100, 0b1000_1100] {
         assert_eq!(error(&frame(flags, &[2, 7, 8])), malformed(DecodeError::FrameFlags { found: flags }), "reserved");
     }
-    for flags in [0b1001, 0b0010, 0b10_0000] {
+    for flags in [0b1001, 0b0010, 0b1_0000, 0b10_0000] {
         assert_eq!(error(&frame(flags, &[1, 7])), malformed(DecodeError::FrameFlags { found: flags }), "no beginning");
     }
     let mut lengths = Vec::new();
@@ -136,6 +135,35 @@ fn the_syntax_of_a_frame() {
     assert_eq!(error(&frame(0b0100, &[9, 0])), (DecodeError::EmptyFragment, CloseReason::BadFragment));
     assert_eq!(error(&frame(0b1000, &[0])), (DecodeError::EmptyFragment, CloseReason::BadFragment));
     assert_eq!(error(&frame(0b1000, &lengths[..10])), malformed(DecodeError::Truncated));
+}
+
+#[test]
+fn the_syntax_of_a_compressed_body() {
+    let packed = |command: Command, head: u64, body: u64, packed: u64, content: usize| {
+        let mut bytes = Vec::new();
+        varint::put(&mut bytes, command.number().into());
+        bytes.push(0b11_1100);
+        [head, body, packed].into_iter().for_each(|number| varint::put(&mut bytes, number));
+        bytes.extend(std::iter::repeat_n(7, content));
+        bytes
+    };
+    let read =
+        |bytes: &[u8]| FrameReader::new(bytes).next().expect("not at its end").map(|frame| frame.announced_len());
+    let malformed = |error: DecodeError| {
+        assert_eq!(error.close_reason(), CloseReason::MalformedMessage);
+        Err(error)
+    };
+    assert_eq!(read(&packed(ITEM, 2, 2000, 1800, 1802)), Ok(Some(2002)), "the good one");
+    assert_eq!(read(&packed(ITEM, 2, 2000, 1800, 1801)), malformed(DecodeError::Truncated));
+    for (body, short) in [(2000, 1801), (1024, 10), (0, 0), (2000, u64::MAX)] {
+        let wrong = DecodeError::NotSaved { body, packed: short };
+        assert_eq!(read(&packed(ITEM, 2, body, short, 2000)), malformed(wrong), "nothing is saved");
+    }
+    let long = MAX_CONTENT as u64 + 1;
+    let too_long = DecodeError::MessageTooLong { command: ITEM, len: long, limit: MAX_CONTENT };
+    assert_eq!(read(&packed(ITEM, 0, long, 100, 100)), Err(too_long), "its own length counts, not what is sent for it");
+    let ping = Command::new(Layer::Transport, 0, Class::Control);
+    assert_eq!(read(&packed(ping, 2, 2000, 100, 102)), malformed(DecodeError::NotPublic { command: ping }));
 }
 
 fn reassembler(budget: &Budget) -> Reassembler {

@@ -64,7 +64,7 @@ pub(crate) fn first_response(latency: Duration) -> Duration {
     let budget = Budget::default();
     let account = Budget::account(1 << 20);
     let outbound = |message: Message| Outbound {
-        resident: Arc::new(budget.charge(Pool::Outbound, message.len()).expect("room for one message")),
+        resident: Arc::new(budget.charge(Pool::Outbound, message.len()).expect("room for one message").into()),
         owed: account.owe(message.len()).expect("room for one message"),
         message,
     };

@@ -2,8 +2,8 @@ use core::net::SocketAddr;
 
 use peerage_core::{Class, CloseReason, Command, Layer, Message, NetworkId};
 use peerage_wire::{
-    Envelope, Fragmenter, Magic, Preamble, RecordKind, begin_sealed, encode_frame, finish_sealed, payload, put_record,
-    varint,
+    Envelope, Fragmenter, Magic, Preamble, RecordKind, begin_sealed, compress, encode_frame, finish_sealed, payload,
+    put_record, varint,
 };
 
 use crate::document::{Vector, hold};
@@ -96,6 +96,23 @@ fn fragments() -> Vector {
     vector
 }
 
+fn compressed() -> Vector {
+    let message = Message::with_body(BLOCK, vec![1], vec![0x22; 1100]);
+    let packed = compress::pack(message.body.as_ref().expect("it has one")).expect("all the same");
+    let frame = |sender: &mut Fragmenter, room| {
+        let mut out = Vec::new();
+        sender.fill(room, &mut out);
+        out
+    };
+    let mut sender = Fragmenter::new(message, Envelope::Response(0));
+    sender.send_packed(packed.into());
+    let whole = frame(&mut sender.clone(), 100);
+    let vector = Vector::new("compressed").hex("whole", whole);
+    let vector = vector.hex("first", frame(&mut sender, 24)).hex("last", frame(&mut sender, 24));
+    assert!(sender.is_done());
+    vector
+}
+
 fn sealed() -> Vector {
     let mut record = Vec::new();
     let start = begin_sealed(&mut record, RecordKind::Data);
@@ -107,5 +124,5 @@ fn sealed() -> Vector {
 
 #[test]
 fn the_vectors_of_wire_are_what_the_code_writes() {
-    hold("wire", &[varints(), payloads(), refused(), records(), sealed(), frames(), fragments()]);
+    hold("wire", &[varints(), payloads(), refused(), records(), sealed(), frames(), fragments(), compressed()]);
 }

@@ -25,6 +25,7 @@ fn a_flag_wins_over_the_environment_that_over_the_file_and_that_over_the_default
     assert_eq!((config.target_peers(), config.max_peers()), (4, 30));
     assert_eq!((config.log().format(), config.log().filter()), (LogFormat::Json, "info"));
     assert_eq!((config.budget_bytes(), config.outbox(), config.advertise()), (Budget::DEFAULT_CAP, true, None));
+    assert!(!config.compression(), "off unless somebody turns it on");
 }
 
 #[test]
@@ -150,7 +151,7 @@ fn the_schema_names_exactly_what_a_layer_holds() {
     let text = format!(
         "listen = \"1.1.1.1:1\"\nadvertise = \"1.1.1.1:1\"\nseeds = [\"{ID}@a:1\"]\ntarget_peers = 1\nmax_peers = 1\n\
          reserved = []\ntrusted = []\nallow = []\ndeny = []\noutbound_per_group = 1\n\
-         budget_bytes = 1\negress_limit = 1\ningress_limit = 1\noutbox = false\nsecurity = \"noise\"\n\
+         budget_bytes = 1\negress_limit = 1\ningress_limit = 1\noutbox = false\ncompression = true\nsecurity = \"noise\"\n\
          [tls]\nca = \"a\"\ncertificate = \"b\"\nkey = \"c\"\ncrl = \"d\"\n[log]\nfilter = \"info\"\nformat = \"text\"\n"
     );
     let layer = file(&text).expect("every key of the schema is a field").value;

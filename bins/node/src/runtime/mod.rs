@@ -24,7 +24,7 @@ use peerage_transport::{
     key_file::{self, KeyFileError, KeyKind},
     proto::{
         admission::AdmissionConfig,
-        connection::ConnectionConfig,
+        connection::{COMPRESSION, ConnectionConfig},
         keypair::Keypair,
         managed::{Managed, ManagedCommand, ManagedEvent},
         peer_manager::{
@@ -144,7 +144,9 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
             dice: DiceSeed::from_bytes(rng.bytes32()),
         },
     )?;
-    let limits = Limits::new(&[peerage_discovery::LIMITS, peerage_gossip::proto::LIMITS, peerage_chain::proto::LIMITS]);
+    // What discovery says is public too, but keys, hashes and signatures, of which nothing is saved.
+    let limits = Limits::new(&[peerage_discovery::LIMITS, peerage_gossip::proto::LIMITS, peerage_chain::proto::LIMITS])
+        .with_public(&[peerage_gossip::proto::PUBLIC, peerage_chain::proto::PUBLIC]);
     let mut security = ConnectionConfig::new(
         Arc::clone(&identity),
         genesis.network_id(),
@@ -153,6 +155,9 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
         budget.clone(),
         &mut rng,
     );
+    if config.compression() {
+        security.features |= COMPRESSION;
+    }
     security.listen = vec![config.advertise().unwrap_or(listen)];
 
     let (security, tls) = channel(Arc::new(security), &config, clock)?;

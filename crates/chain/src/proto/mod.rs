@@ -26,4 +26,4 @@ pub use chain::{BLOCKS_TOPIC, Chain, ConfigError, TRANSACTIONS_TOPIC};
 pub use config::Config;
 pub use event::{AccountStatus, Command, DropCause, Event, Refusal, Status, TransactionStatus, Unavailable};
 pub use jobs::{ComputeDone, ComputeJob, WrongBlock};
-pub use wire::{BLOCKS, BlocksRequest, HEAD, LIMITS, Summary, TRANSACTIONS};
+pub use wire::{BLOCKS, BlocksRequest, HEAD, LIMITS, PUBLIC, Summary, TRANSACTIONS};

@@ -34,6 +34,10 @@ pub const LIMITS: &[(Command, u32)] = &[
     (BLOCKS, (MAX_BATCH_HEAD_BYTES + MAX_BLOCK_BYTES) as u32),
 ];
 
+/// The commands whose bodies everybody may know: blocks, and transactions that go to everybody. For the transport, which
+/// compresses no other.
+pub const PUBLIC: &[Command] = &[TRANSACTIONS, BLOCKS];
+
 const _: () = assert!(MAX_BATCH_HEAD_BYTES + MAX_BLOCK_BYTES < 2 * 1024 * 1024, "fits a message");
 
 /// How far a node is.

@@ -20,7 +20,7 @@ use crate::PublishError;
 pub use config::Config;
 pub use machine::Gossip;
 pub use topic::{ItemId, MAX_TOPIC_BYTES, Topic};
-pub use wire::{ITEM, LIMITS, MAX_ITEM_BYTES, MAX_TOPICS, SUBSCRIBE};
+pub use wire::{ITEM, LIMITS, MAX_ITEM_BYTES, MAX_TOPICS, PUBLIC, SUBSCRIBE};
 
 /// What the layer above asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]

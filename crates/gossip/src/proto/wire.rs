@@ -26,6 +26,10 @@ pub(super) const MAX_SUBSCRIBE_BYTES: usize = 1 + MAX_TOPICS * MAX_ITEM_HEAD_BYT
 pub const LIMITS: &[(Command, u32)] =
     &[(ITEM, (MAX_ITEM_HEAD_BYTES + MAX_ITEM_BYTES) as u32), (SUBSCRIBE, MAX_SUBSCRIBE_BYTES as u32)];
 
+/// The commands whose bodies everybody may know: what is flooded has no secret in it. For the transport, which compresses
+/// no other.
+pub const PUBLIC: &[Command] = &[ITEM];
+
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ItemHead {
     pub(super) topic: Topic,

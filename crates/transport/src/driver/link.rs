@@ -304,6 +304,10 @@ impl LinkTask {
                     continue;
                 }
                 ConnectionEvent::Unsent { reason, count, .. } => count_dropped(*reason, *count),
+                ConnectionEvent::Packed { received, bytes, packed } => {
+                    count_packed(*received, *bytes, *packed);
+                    continue;
+                }
                 _ => {}
             }
             told.push(event);
@@ -415,6 +419,13 @@ impl LinkTask {
 /// Counts messages that were dropped.
 pub(super) fn count_dropped(reason: DropReason, count: u64) {
     metrics::counter!("peerage_messages_dropped_total", "reason" => reason.label()).increment(count);
+}
+
+/// Counts compressed bodies: their bytes, and those that went over the wire for them.
+fn count_packed(received: bool, bytes: u64, packed: u64) {
+    let direction = if received { "received" } else { "sent" };
+    metrics::counter!("peerage_unpacked_bytes_total", "direction" => direction).increment(bytes);
+    metrics::counter!("peerage_packed_bytes_total", "direction" => direction).increment(packed);
 }
 
 /// What a connection that could not even be opened ends with.

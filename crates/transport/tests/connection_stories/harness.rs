@@ -26,8 +26,11 @@ pub(crate) const SYNC: Command = Command::new(Layer::Application, 3, Class::Bulk
 /// In no table of limits.
 pub(crate) const STRANGE: Command = Command::new(Layer::Application, 31, Class::Signal);
 
-const LIMITS: &[(Command, u32)] =
+pub(crate) const LIMITS: &[(Command, u32)] =
     &[(VOTE, 256 << 10), (HAVE, 64 << 10), (ITEM, MAX_CONTENT as u32), (SYNC, MAX_CONTENT as u32)];
+
+/// What everybody may know of these.
+pub(crate) const PUBLIC: &[Command] = &[ITEM, SYNC];
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
@@ -38,7 +41,7 @@ const FLIGHT: usize = 64 << 10;
 pub(crate) fn config(number: u8) -> ConnectionConfig {
     let mut rng = SecretRng::insecure_from_seed(&Seed::from_u64(number.into()).derive("config"));
     let keypair = Arc::new(Keypair::from_seed(&[number; 32]));
-    let limits = Arc::new(Limits::new(&[LIMITS]));
+    let limits = Arc::new(Limits::new(&[LIMITS]).with_public(&[PUBLIC]));
     let network = NetworkId::from_bytes([9; 32]);
     ConnectionConfig::new(keypair, network, Magic::DEV, limits, Budget::default(), &mut rng)
 }
@@ -257,7 +260,8 @@ impl Pair {
 
     pub(crate) fn outbound(&self, from: usize, message: Message) -> Outbound {
         let side = &self.sides[from];
-        let resident = Arc::new(side.outbound_budget.charge(Pool::Outbound, message.len()).expect("room for the test"));
+        let charge = side.outbound_budget.charge(Pool::Outbound, message.len()).expect("room for the test");
+        let resident = Arc::new(charge.into());
         let owed = side.account.owe(message.len()).expect("no limit");
         Outbound { message, resident, owed }
     }
@@ -297,14 +301,17 @@ impl Pair {
         }
     }
 
-    /// Takes the messages that arrived as notifications; nothing else may have happened but heartbeats and waiting for memory.
+    /// Takes the messages that arrived as notifications; nothing else may have happened but heartbeats, waiting for memory and what is counted.
     pub(crate) fn messages(&mut self, at: usize) -> Vec<Message> {
         self.sides[at]
             .events
             .drain(..)
             .filter_map(|event| match event {
                 ConnectionEvent::Message { message, .. } => Some(message),
-                ConnectionEvent::Stats(_) | ConnectionEvent::Heartbeat(_) | ConnectionEvent::Waits(_) => None,
+                ConnectionEvent::Stats(_)
+                | ConnectionEvent::Heartbeat(_)
+                | ConnectionEvent::Waits(_)
+                | ConnectionEvent::Packed { .. } => None,
                 other => panic!("side {at}: {other:?}"),
             })
             .collect()

@@ -2,6 +2,7 @@
 
 mod budget;
 mod certified;
+mod compressed;
 mod credit;
 mod handshake;
 mod harness;

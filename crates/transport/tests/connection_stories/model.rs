@@ -12,7 +12,7 @@ use core::time::Duration;
 use bytes::Bytes;
 use peerage_core::{CloseReason, Command, Message};
 use peerage_transport::proto::connection::credit::{cost, window};
-use peerage_wire::limits::class_default;
+use peerage_wire::{compress, limits::class_default};
 use proptest::{prelude::*, sample::Index};
 
 use crate::harness::{A, B, HAVE, ITEM, STRANGE, SYNC, VOTE};
@@ -220,9 +220,11 @@ proptest! {
     fn each_message_of_a_class_arrives_once_and_in_order_whatever_happens(
         seed in any::<u64>(),
         ik in any::<bool>(),
+        // Without the feature `lz4` nobody offers it, whatever is asked for.
+        compresses in any::<bool>(),
         ops in prop::collection::vec(op(), 1..80),
     ) {
-        let mut world = World::new(seed, ik);
+        let mut world = World::new(seed, ik, compresses && compress::AVAILABLE);
         for (number, op) in ops.iter().enumerate() {
             act(&mut world, number as u64, op);
         }

@@ -122,7 +122,7 @@ impl Greedy {
     }
 
     fn queue(&mut self, message: Message) {
-        let resident = Arc::new(self.budget.charge(Pool::Outbound, message.len()).expect("room enough"));
+        let resident = Arc::new(self.budget.charge(Pool::Outbound, message.len()).expect("room enough").into());
         let owed = self.account.owe(message.len()).expect("room enough");
         let outbound = Outbound { message, resident, owed };
         self.machine.handle_command(self.clock.now(), ConnectionCommand::Notify(outbound));

@@ -10,6 +10,8 @@
 
 #![cfg(feature = "tokio")]
 
+#[cfg(feature = "lz4")]
+mod compressed;
 #[path = "../sockets/counters.rs"]
 mod counters;
 mod crowds;

@@ -94,7 +94,7 @@ async fn trailing_bytes_and_second_encodings_end_the_connection() {
         ("a number that never ends", vec![0xff; 11], MalformedMessage),
         ("a command of no class", vec![7, 0x0c, 0], MalformedMessage),
         ("a command beyond 16 bits", vec![0x80, 0x80, 0x04, 0x0c, 0], MalformedMessage),
-        ("compressed", with(2, 0x1c), MalformedMessage),
+        ("compressed, without a body", with(2, 0x1c), MalformedMessage),
         ("a reserved flag", with(2, 0x4c), MalformedMessage),
         ("no purpose", with(2, 0x0f), MalformedMessage),
         ("a ping that goes on", whole(PING, &[&*beat(3), &[0]].concat()), MalformedMessage),

@@ -189,7 +189,7 @@ impl Plan {
 
 /// The configuration of anybody here.
 pub(crate) fn configuration(keypair: Keypair, budget: Budget) -> ConnectionConfig {
-    let limits = Arc::new(Limits::new(&[LIMITS]));
+    let limits = Arc::new(Limits::new(&[LIMITS]).with_public(&[&[ITEM, BULK]]));
     ConnectionConfig::new(Arc::new(keypair), NETWORK, Magic::DEV, limits, budget, &mut SecretRng::from_os())
 }
 

@@ -1,6 +1,7 @@
 //! One file a row of the targets.
 
 mod cap;
+mod lz4;
 mod t1;
 pub(crate) mod t10;
 mod t2;
@@ -49,6 +50,7 @@ pub(crate) const ROWS: &[Row] = &[
     ("T9", t9::run),
     ("T10", t10::run),
     ("CAP", cap::run),
+    ("LZ4", lz4::run),
 ];
 
 /// The first argument of a process that is the other side of a measurement.

@@ -221,8 +221,9 @@ where
             ConnectionEvent::Unsent { command, reason, .. } => {
                 self.stack.push(NetworkEvent::Dropped { peer, command, reason });
             }
-            // The link task counts what was skipped; the others were handled before.
+            // The link task counts what was skipped and packed; the others were handled before.
             ConnectionEvent::Skipped { .. }
+            | ConnectionEvent::Packed { .. }
             | ConnectionEvent::Established(_)
             | ConnectionEvent::Waits(_)
             | ConnectionEvent::Closed(_) => {}

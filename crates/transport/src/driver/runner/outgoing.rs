@@ -2,8 +2,8 @@
 
 use core::{sync::atomic::Ordering::Relaxed, time::Duration};
 use peerage_core::{
-    Charge, Class, Command, ConnectionCommand, DropReason, LinkId, Message, NetworkEvent, NodeId, Outbound, PerClass,
-    Pool, Protocol, RequestError, RequestId,
+    Class, Command, ConnectionCommand, DropReason, LinkId, Message, NetworkEvent, NodeId, Outbound, PerClass, Pool,
+    Protocol, RequestError, RequestId, Resident,
 };
 use peerage_wire::limits::MESSAGE_OVERHEAD;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ where
     pub(super) fn send(&mut self, to: Vec<NodeId>, message: &Message) {
         // The bytes are shared, the places in the queues are not.
         let bytes = message.len() + to.len() * MESSAGE_OVERHEAD;
-        let resident = self.config.budget.charge(Pool::Outbound, bytes).map(Arc::new);
+        let resident = self.config.budget.charge(Pool::Outbound, bytes).map(|charge| Arc::new(charge.into()));
         for peer in to {
             let outcome = match &resident {
                 Ok(resident) => self.outbound(peer, message, Arc::clone(resident)).map(|(link, outbound)| {
@@ -44,7 +44,7 @@ where
         &self,
         peer: NodeId,
         message: &Message,
-        resident: Arc<Charge>,
+        resident: Arc<Resident>,
     ) -> Result<(LinkId, Outbound), DropReason> {
         self.security.allows(message)?;
         let link = *self.live.get(&peer).ok_or(DropReason::NotConnected)?;
@@ -72,10 +72,11 @@ where
         let command = message.command;
         let wire_id = self.number();
         let charged = self.charge_to(to, message.len());
-        let sent = charged.and_then(|charge| self.outbound(to, &message, Arc::new(charge))).map(|(link, outbound)| {
-            self.asked.insert(wire_id, Asked { link, peer: to, id, command });
-            self.order(link, ConnectionCommand::Request { id: wire_id, outbound, timeout });
-        });
+        let sent =
+            charged.and_then(|charge| self.outbound(to, &message, Arc::new(charge.into()))).map(|(link, outbound)| {
+                self.asked.insert(wire_id, Asked { link, peer: to, id, command });
+                self.order(link, ConnectionCommand::Request { id: wire_id, outbound, timeout });
+            });
         if let Err(reason) = sent {
             count_dropped(reason, 1);
             self.asked.remove(&wire_id);
@@ -89,7 +90,7 @@ where
             return self.tell_dropped(to, message.command, DropReason::Unrequested);
         };
         let charged = self.charge_to(to, message.len());
-        let outbound = charged.and_then(|charge| self.outbound(to, &message, Arc::new(charge)));
+        let outbound = charged.and_then(|charge| self.outbound(to, &message, Arc::new(charge.into())));
         match outbound {
             // The answer goes where the question came from, or nowhere.
             Ok((live, outbound)) if live == link => {

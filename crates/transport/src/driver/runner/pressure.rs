@@ -2,7 +2,7 @@
 
 use peerage_core::{
     Charge, ConnectionCommand, Debtor, DropReason, LinkId, Message, NetworkEvent, NodeId, Pool, Pressure, Protocol,
-    Strain,
+    Resident, Strain,
 };
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
@@ -90,7 +90,7 @@ where
     /// Sends a message for whose bytes nothing is left that all share.
     pub(super) fn send_from_floor(&mut self, peer: NodeId, message: &Message) -> Result<(), DropReason> {
         let charge = self.charge_to(peer, message.len())?;
-        let (link, outbound) = self.outbound(peer, message, Arc::new(charge))?;
+        let (link, outbound) = self.outbound(peer, message, Arc::new(Resident::without_packed(charge)))?;
         self.order(link, ConnectionCommand::Notify(outbound));
         Ok(())
     }

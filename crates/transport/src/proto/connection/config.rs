@@ -4,10 +4,10 @@ use core::{net::SocketAddr, time::Duration};
 use std::sync::Arc;
 
 use peerage_core::{Budget, Class, DropReason, Message, NetworkId};
-use peerage_wire::{Limits, Magic};
+use peerage_wire::{Limits, Magic, compress};
 use rand_core::CryptoRng;
 
-use super::credit;
+use super::{credit, handshake::FEATURES, packing::COMPRESSION};
 use crate::proto::{keypair::Keypair, noise::DhKeypair};
 
 /// The only wire version so far.
@@ -36,6 +36,8 @@ pub struct ConnectionConfig {
     /// The lowest and the highest wire version that the node speaks.
     pub versions: (u8, u8),
     /// Feature bits that the node offers, 56 of them: the top byte carries the agreed version on the wire and is ignored.
+    /// [`COMPRESSION`](super::COMPRESSION) says that it takes compressed bodies, and sends them to who takes them too; a build
+    /// without the feature `lz4` never offers that one. None by default.
     pub features: u64,
     /// Where the node listens, to tell the peers; the first four count.
     pub listen: Vec<SocketAddr>,
@@ -87,6 +89,12 @@ impl ConnectionConfig {
             budget_patience: BUDGET_PATIENCE,
             rekey_every: REKEY_EVERY,
         }
+    }
+
+    /// The feature bits that are offered in fact.
+    pub(super) const fn offered(&self) -> u64 {
+        let possible = if compress::AVAILABLE { u64::MAX } else { !COMPRESSION };
+        self.features & possible & FEATURES
     }
 
     /// Whether a connection sends this message at all, and its other side takes it.

@@ -9,7 +9,7 @@ use peerage_core::{
     Budget, Charge, Class, CloseReason, Command, Connection, ConnectionCommand, ConnectionEvent, Layer, Message,
     NetworkId, NodeId, Now, Outbound, PerClass, Pool, SecretRng, Seed, Timestamp, UnixMillis,
 };
-use peerage_wire::{Envelope, FrameReader, Limits, Magic, Reassembler, RecordKind, encode_frame, payload};
+use peerage_wire::{Envelope, Frame, FrameReader, Limits, Magic, Reassembler, RecordKind, encode_frame, payload};
 
 use super::{
     ConnectionConfig, SecureConnection, State,
@@ -17,6 +17,7 @@ use super::{
     credit::{cost, window},
     handshake::{Channel, Pattern, Secured},
     open::{Events, Open},
+    packing::COMPRESSION,
     sealed::{Opener, Sealer},
 };
 use crate::{
@@ -56,9 +57,10 @@ struct Stage {
 }
 
 impl Stage {
-    fn new(outbound: bool, cap: usize) -> Self {
+    fn new(outbound: bool, compresses: bool, cap: usize) -> Self {
         let mut rng = SecretRng::insecure_from_seed(&Seed::from_u64(1));
-        let (limits, budget) = (Arc::new(Limits::new(&[commands::LIMITS, LIMITS])), Budget::new(cap));
+        let limits = Arc::new(Limits::new(&[commands::LIMITS, LIMITS]).with_public(&[&[ITEM, BLOCK]]));
+        let budget = Budget::new(cap);
         let keypair = Arc::new(Keypair::from_seed(&[1; 32]));
         let network = NetworkId::default();
         let mut config =
@@ -67,8 +69,9 @@ impl Stage {
         let config = Arc::new(config);
         let key = |number| CipherState::initialize_key(&[number; 32]);
         let keys = Split { send: key(1), receive: key(2), handshake_hash: [0; 32], remote_static: [0; 32] };
+        let features = if compresses { COMPRESSION } else { 0 };
         let channel = Channel::Noise { pattern: Pattern::Xx, keys };
-        let secured = Secured { channel, peer: NodeId::default(), features: 0, listen: Vec::new() };
+        let secured = Secured { channel, peer: NodeId::default(), features, listen: Vec::new() };
         let open = Open::new(&config, outbound, secured, Bytes::new(), Timestamp::ZERO, &mut rng);
         let connection = SecureConnection {
             config,
@@ -81,15 +84,18 @@ impl Stage {
             closed: None,
             account: None,
         };
-        let ample = Budget::default();
+        let mut hears = Reassembler::new(Arc::clone(&limits), Budget::default());
+        if compresses {
+            hears.unpack_bodies();
+        }
         Self {
             connection,
-            limits: Arc::clone(&limits),
+            limits,
             budget,
             now: Now::default(),
             sealer: Sealer::new(key(2), REKEY),
             opener: Opener::new(key(1), REKEY),
-            hears: Reassembler::new(limits, ample),
+            hears,
             held: Vec::new(),
             open: BTreeSet::new(),
             requests: 0,
@@ -149,7 +155,7 @@ impl Stage {
 
     fn outbound(&self, command: Command, len: usize) -> Option<Outbound> {
         let message = Message::with_body(command, vec![7; len % 5], vec![9; len]);
-        let resident = Arc::new(self.budget.charge(Pool::Outbound, cost(message.len())).ok()?);
+        let resident = Arc::new(self.budget.charge(Pool::Outbound, cost(message.len())).ok()?.into());
         let owed = Budget::account(usize::MAX).owe(1).ok()?;
         Some(Outbound { message, resident, owed })
     }
@@ -199,6 +205,9 @@ impl Stage {
                 }
                 ConnectionEvent::Stats(_) | ConnectionEvent::Waits(_) => {}
                 ConnectionEvent::Unsent { count, .. } => assert!(count > 0, "nothing is no news"),
+                ConnectionEvent::Packed { bytes, packed, .. } => {
+                    assert!(packed > 0 && packed < bytes, "nothing is saved")
+                }
                 ConnectionEvent::Closed(_) => self.closed = true,
             }
         }
@@ -303,9 +312,10 @@ impl Stage {
 /// A connection that stands; see the module.
 pub(crate) fn open(data: &[u8]) {
     let mut input = Input::new(data);
-    let outbound = input.byte().is_multiple_of(2);
+    let sides = input.byte();
+    let (outbound, compresses) = (sides.is_multiple_of(2), sides & 2 != 0);
     let cap = (usize::from(input.byte()) + 1) << 10;
-    let mut stage = Stage::new(outbound, cap);
+    let mut stage = Stage::new(outbound, compresses, cap);
     while !input.is_empty() && !stage.closed {
         stage.step(&mut input);
         assert!(stage.budget.report().resident <= cap);
@@ -344,6 +354,13 @@ pub(crate) fn seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         cut.fill(40, &mut record);
         pieces.extend(op(4, &[]).into_iter().take(1).chain([16]).chain(op(0, &record).into_iter().skip(1)));
     }
+    // One byte, 1,139 times the same one, five more.
+    let packed = &[0x1f, 7, 1, 0, 255, 255, 255, 255, 100, 0x50, 1, 2, 3, 4, 5];
+    let mut compressed = Vec::new();
+    Frame::Packed { command: BLOCK, envelope: Envelope::Notification, head: &[5], body_len: 1145, packed }
+        .encode(&mut compressed);
+    let compressed = op(0, &compressed);
+    let notify_long = [9, 2, 8, 0, 0];
     let notify = [9, 1, 1, 44, 0];
     let ask = [10, 0, 0, 9, 5];
     let answer = op(0, &frame(&Message::new(ASK, vec![8]), Envelope::Response(0)));
@@ -357,6 +374,7 @@ pub(crate) fn seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
             "no-room",
             [&[1, 0], &whole[..], &whole, &whole, &whole, &[8, 60, 11, 8, 60]].concat(),
         ),
+        ("transport_connection", "compressed", [&[2, 255], &compressed[..], &notify_long, &[11]].concat()),
         ("transport_connection", "request", [&[0, 255], &ask[..], &answer, &ask, &[7, 2, 200]].concat()),
         ("transport_connection", "credit", [&[0, 255], &notify[..], &grant, &[7, 40, 0]].concat()),
         ("transport_connection", "refused", [&[0, 255], &op(6, b"\xf7pgD\x01\0\0\x03\0\0\0\x01\x05")[..]].concat()),

@@ -72,7 +72,7 @@ const SUITE_CHACHAPOLY: u8 = 1;
 const VERSION_SHIFT: u32 = 56;
 
 /// The feature bits proper.
-const FEATURES: u64 = (1 << VERSION_SHIFT) - 1;
+pub(super) const FEATURES: u64 = (1 << VERSION_SHIFT) - 1;
 
 /// The handshake pattern; its number in the preamble.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -51,6 +51,7 @@ mod heartbeat;
 mod mux;
 mod open;
 mod pace;
+mod packing;
 mod records;
 mod requests;
 mod sealed;
@@ -59,6 +60,7 @@ mod tests;
 
 pub use config::{ConnectionConfig, REKEY_EVERY, WIRE_VERSION};
 pub use handshake::Session;
+pub use packing::COMPRESSION;
 
 use core::{fmt, net::SocketAddr};
 use std::sync::Arc;
@@ -403,7 +405,7 @@ impl Connection for SecureConnection {
         // Whoever asks takes all of them, so what they took is not needed before something arrives.
         rest(&mut self.events);
         match &mut self.state {
-            State::Open(open) => open.next_unsent(),
+            State::Open(open) => open.next_counted(),
             State::Handshaking(..) | State::Confirming(_) | State::Closed => {
                 self.closed.take().map(ConnectionEvent::Closed)
             }

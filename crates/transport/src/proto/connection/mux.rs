@@ -13,13 +13,14 @@ use std::{
 };
 
 use peerage_core::{
-    Charge, Class, Command, ConnectionEvent, DropReason, Outbound, Owed, PerClass,
+    Class, Command, ConnectionEvent, DropReason, Outbound, Owed, PerClass, Resident,
     queue::{pop_front, push_back, rest},
 };
 use peerage_wire::{Envelope, Fragmenter, limits::MAX_PLAINTEXT};
 
 use super::{
     credit::{SendCredit, cost},
+    packing::Packing,
     requests::Requests,
 };
 
@@ -31,7 +32,7 @@ const MIN_PIECE: usize = 64;
 struct Queued {
     fragments: Fragmenter,
     envelope: Envelope,
-    _resident: Arc<Charge>,
+    resident: Arc<Resident>,
     _owed: Owed,
 }
 
@@ -58,7 +59,7 @@ impl Mux {
         let Outbound { message, resident, owed } = outbound;
         let class = message.command.class();
         let fragments = Fragmenter::new(message, envelope);
-        push_back(&mut self.0[class], Queued { fragments, envelope, _resident: resident, _owed: owed });
+        push_back(&mut self.0[class], Queued { fragments, envelope, resident, _owed: owed });
     }
 
     /// Gives back the memory of queues that are empty.
@@ -68,8 +69,15 @@ impl Mux {
 
     /// Appends frames to `out`, at most `room` bytes, as long as something can be sent. Requests that are not open any
     /// more are forgotten unsent.
-    pub(super) fn fill(&mut self, out: &mut Vec<u8>, room: usize, credit: &mut SendCredit, requests: &Requests) {
-        self.fill_from(&Class::ALL, out, Room { left: room, whole: MAX_PLAINTEXT }, credit, requests);
+    pub(super) fn fill(
+        &mut self,
+        out: &mut Vec<u8>,
+        room: usize,
+        credit: &mut SendCredit,
+        requests: &Requests,
+        packing: &mut Packing,
+    ) {
+        self.fill_from(&Class::ALL, out, Room { left: room, whole: MAX_PLAINTEXT }, credit, requests, packing);
     }
 
     /// The same of one class alone, in a record that may be a short one.
@@ -80,8 +88,9 @@ impl Mux {
         room: Room,
         credit: &mut SendCredit,
         requests: &Requests,
+        packing: &mut Packing,
     ) {
-        self.fill_from(&[class], out, room, credit, requests);
+        self.fill_from(&[class], out, room, credit, requests, packing);
     }
 
     /// Of which classes something could be sent.
@@ -96,18 +105,21 @@ impl Mux {
         room: Room,
         credit: &mut SendCredit,
         requests: &Requests,
+        packing: &mut Packing,
     ) {
         let end = out.len() + room.left;
         while let Some((class, queued)) = self.next(classes, credit, requests) {
             let left = end - out.len();
-            let fragments = &mut queued.fragments;
+            let Queued { fragments, resident, .. } = queued;
             if !fragments.is_begun() {
+                packing.pack(fragments, resident);
                 let whole = fragments.whole_len();
                 // What fits a record of its own is not cut to fill this one.
                 if whole > left && (whole <= room.whole || left < MIN_PIECE) {
                     return;
                 }
                 credit.spend(class, cost(fragments.message().len()));
+                packing.count_sent(fragments);
             } else if left < MIN_PIECE {
                 return;
             }

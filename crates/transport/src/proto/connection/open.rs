@@ -25,6 +25,7 @@ use super::{
     heartbeat::{ControlRate, Heartbeat},
     mux::{Mux, Room},
     pace::Pace,
+    packing::Packing,
     records::Records,
     requests::Requests,
 };
@@ -79,6 +80,7 @@ struct Pause {
 struct Session {
     config: Arc<ConnectionConfig>,
     mux: Mux,
+    packing: Packing,
     reassembler: Reassembler,
     send_credit: SendCredit,
     receive_credit: ReceiveCredit,
@@ -101,6 +103,11 @@ impl Open {
             Channel::Noise { pattern, keys } => (Records::sealed(keys, config.rekey_every), Some(pattern)),
             Channel::Below => (Records::plain(config.magic), None),
         };
+        let packing = Packing::new(Arc::clone(&config.limits), config.budget.clone(), secured.features);
+        let mut reassembler = Reassembler::new(Arc::clone(&config.limits), config.budget.clone());
+        if packing.agreed() {
+            reassembler.unpack_bodies();
+        }
         // Below the records of a secured stream nobody else can speak, so whoever refuses says so like everybody else.
         let spoke_last = pattern.is_some_and(|pattern| outbound == pattern.initiator_speaks_last());
         let refusal = RecordHeader { kind: RecordKind::Refuse, length: REASON as u32 }.encode(config.magic);
@@ -108,7 +115,8 @@ impl Open {
         let session = Session {
             config: Arc::clone(config),
             mux: Mux::new(),
-            reassembler: Reassembler::new(Arc::clone(&config.limits), config.budget.clone()),
+            packing,
+            reassembler,
             send_credit: SendCredit::new(),
             receive_credit: ReceiveCredit::new(),
             rate: ControlRate::new(now),
@@ -304,7 +312,8 @@ impl Open {
             let (start, whole) = (out.len(), room.min(most));
             session.fill_control(now, out);
             let room = Room { left: whole.saturating_sub(out.len() - start), whole };
-            session.mux.fill_class(class, out, room, &mut session.send_credit, &session.requests);
+            let Session { mux, send_credit, requests, packing, .. } = session;
+            mux.fill_class(class, out, room, send_credit, requests, packing);
         };
         records.write(out, RecordKind::Data, fill).map(drop).map_err(Closed::by_us)
     }
@@ -320,7 +329,8 @@ impl Open {
                 .write(out, RecordKind::Data, |out, room| {
                     let end = out.len() + room;
                     session.fill_control(now, out);
-                    session.mux.fill(out, end - out.len(), &mut session.send_credit, &session.requests);
+                    let Session { mux, send_credit, requests, packing, .. } = session;
+                    mux.fill(out, end - out.len(), send_credit, requests, packing);
                 })
                 .map_err(Closed::by_us)?;
             if !more || out.len() - start >= limit {
@@ -339,11 +349,12 @@ impl Open {
         }
         self.session.mux.lose_all();
         events.extend(core::iter::from_fn(|| self.session.mux.next_unsent()));
+        events.extend(core::iter::from_fn(|| self.session.packing.next_event()));
     }
 
-    /// Messages that will never be sent and of which nobody was told.
-    pub(super) fn next_unsent(&mut self) -> Option<ConnectionEvent> {
-        self.session.mux.next_unsent()
+    /// What is counted and of which nobody was told: messages that will never be sent, and compressed bodies.
+    pub(super) fn next_counted(&mut self) -> Option<ConnectionEvent> {
+        self.session.mux.next_unsent().or_else(|| self.session.packing.next_event())
     }
 }
 
@@ -397,8 +408,12 @@ impl Session {
                 Err(DecodeError::OverBudget(_)) => return Ok(rest),
                 Err(error) => return Err(error.close_reason()),
                 Ok(incoming) => {
-                    if let Some(len) = announced(&frame) {
+                    // A compressed body costs its own length: to unpack it is work as any other.
+                    if let Some(len) = frame.announced_len() {
                         self.receive_credit.arrive(frame.command().class(), cost(len))?;
+                    }
+                    if let Some((body, packed)) = frame.packed_lens() {
+                        self.packing.count_received(body, packed);
                     }
                     if let Some(incoming) = incoming {
                         push(events, self.deliver(incoming));
@@ -470,13 +485,4 @@ fn push(events: &mut Events, event: ConnectionEvent) {
 
 fn decode<T: DeserializeOwned + Serialize>(head: &[u8]) -> Result<T, CloseReason> {
     payload::from_bytes(head, head.len()).map_err(|_| CloseReason::MalformedMessage)
-}
-
-/// Bytes of head and body of the message that a frame begins.
-fn announced(frame: &Frame<'_>) -> Option<usize> {
-    match frame {
-        Frame::Whole { .. } => Some(frame.content_len()),
-        Frame::First { head_len, body_len, .. } => Some(head_len + body_len.unwrap_or(0)),
-        Frame::Next { .. } => None,
-    }
 }

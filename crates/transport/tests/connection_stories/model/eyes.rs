@@ -68,7 +68,7 @@ pub(super) fn shake_hands(pair: &mut Pair, seed: u64, ik: bool) -> ([Eyes; 2], [
     };
     let proof = |noise: &mut HandshakeState, version: u64| {
         let mut message = Vec::new();
-        let hello = Hello::new(version << 56, Vec::new()).expect("no address");
+        let hello = Hello::new(version << 56 | a.features, Vec::new()).expect("no address");
         write_proof(noise, &a.keypair, &hello, &mut message).expect("our turn");
         message
     };

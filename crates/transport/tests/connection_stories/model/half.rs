@@ -9,12 +9,11 @@ use peerage_transport::proto::connection::{
     credit::{cost, window},
 };
 use peerage_wire::{
-    Envelope, Frame, FrameReader, RecordKind, decode_reason, frame_len,
-    limits::{MAX_PLAINTEXT, MESSAGE_OVERHEAD},
-    payload,
+    Envelope, Frame, FrameReader, RecordKind, compress, decode_reason, frame_len, limits::MAX_PLAINTEXT, payload,
 };
 
 use super::eyes::{Eyes, Seen};
+use crate::harness::PUBLIC;
 
 /// Room in a record that need not be filled with a piece (parameters, 1.2).
 const SPARE: usize = 64;
@@ -25,8 +24,34 @@ pub(super) struct Queued {
     pub(super) envelope: Envelope,
     /// Bytes of head and body on the wire, once something is.
     sent: Option<usize>,
+    /// The packed form of its body, if it may go so. Without memory for that it goes as it is.
+    packed: Option<Vec<u8>>,
+    /// Whether it began so.
+    goes_packed: bool,
     /// A request whose time was over before anything of it was sent: forgotten when its turn comes.
     dead: bool,
+}
+
+impl Queued {
+    /// Bytes of its body on the wire.
+    fn body(&self) -> &[u8] {
+        let packed = self.packed.as_deref().filter(|_| self.goes_packed);
+        packed.or(self.message.body.as_deref()).unwrap_or_default()
+    }
+
+    /// What it takes as a single frame, in each form that it may have.
+    fn wholes(&self) -> Vec<usize> {
+        let Message { command, head, body } = &self.message;
+        let frame = |packed| Frame::Packed {
+            command: *command,
+            envelope: self.envelope,
+            head,
+            body_len: body.as_ref().map_or(0, Bytes::len),
+            packed,
+        };
+        let packed = self.packed.as_ref().map(|packed| frame(packed).encoded_len());
+        [frame_len(&self.message, self.envelope)].into_iter().chain(packed).collect()
+    }
 }
 
 /// What the other side is due to find, in this order.
@@ -67,10 +92,11 @@ pub(super) struct Half {
     next_id: u64,
     /// The next record may be the greeting of IK, which is not filled.
     greets: bool,
+    compresses: bool,
 }
 
 impl Half {
-    pub(super) fn new(eyes: Eyes, greets: bool) -> Self {
+    pub(super) fn new(eyes: Eyes, greets: bool, compresses: bool) -> Self {
         Self {
             eyes,
             queues: PerClass::from_fn(|_| VecDeque::new()),
@@ -83,11 +109,21 @@ impl Half {
             names: BTreeMap::new(),
             next_id: 0,
             greets,
+            compresses,
         }
     }
 
     pub(super) fn push(&mut self, message: Message, envelope: Envelope) {
-        self.queues[message.command.class()].push_back(Queued { message, envelope, sent: None, dead: false });
+        let body = message.body.as_ref().filter(|_| self.compresses && PUBLIC.contains(&message.command));
+        let packed = body.and_then(|body| compress::pack(body));
+        let queued = Queued { message, envelope, sent: None, packed, goes_packed: false, dead: false };
+        self.queues[queued.message.command.class()].push_back(queued);
+    }
+
+    /// Bytes of packed forms that may be kept beside what waits.
+    pub(super) fn beside(&self) -> usize {
+        let room = |queued: &Queued| queued.packed.as_ref().map_or(0, Vec::len);
+        self.queues.0.iter().flatten().map(room).sum()
     }
 
     /// A request begins; ids count up.
@@ -227,9 +263,9 @@ impl Half {
         // The record ended here although more could have gone: because it would not have fitted.
         let left = MAX_PLAINTEXT - plaintext.len();
         if let Some((class, queued)) = self.first(&self.sure) {
-            let whole = frame_len(&queued.message, queued.envelope);
+            let fits_so = |whole: usize| whole <= left || (whole > MAX_PLAINTEXT && left >= SPARE);
             let fits = match queued.sent {
-                None => whole <= left || (whole > MAX_PLAINTEXT && left >= SPARE),
+                None => queued.wholes().into_iter().all(fits_so),
                 Some(_) => left >= SPARE,
             };
             assert!(!fits, "{class:?} waits although {left} bytes of the record are empty");
@@ -256,8 +292,12 @@ impl Half {
             panic!("{frame:?} out of nothing")
         };
         let queued = &mut self.queues[class][at];
+        if let Some((_, packed_len)) = frame.packed_lens() {
+            assert_eq!(queued.packed.as_ref().map(Vec::len), Some(packed_len), "it may go packed, and so");
+            queued.goes_packed = true;
+        }
         let (message, sent) = (&queued.message, queued.sent);
-        let all: Vec<u8> = [&message.head[..], message.body.as_deref().unwrap_or_default()].concat();
+        let all: Vec<u8> = [&message.head[..], queued.body()].concat();
         let (body_len, whole) = (message.body.as_ref().map(Bytes::len), frame_len(message, queued.envelope));
         assert_eq!(frame.command(), message.command);
         let piece = match frame {
@@ -265,6 +305,17 @@ impl Half {
                 let same = envelope == queued.envelope && head == message.head && body == message.body.as_deref();
                 assert!(sent.is_none() && same, "{message:?} is not what was sent, or was begun before");
                 all.len()
+            }
+            Frame::Packed { envelope, head, body_len: body, packed, .. } => {
+                let same = envelope == queued.envelope && head == message.head && packed == queued.body();
+                assert!(sent.is_none() && same && body_len == Some(body), "{message:?} is not what was sent");
+                all.len()
+            }
+            Frame::FirstPacked { envelope, head_len, body_len: body, piece, .. } => {
+                assert!(sent.is_none() && queued.wholes()[1] > MAX_PLAINTEXT, "{message:?} is cut needlessly");
+                assert_eq!((envelope, head_len, Some(body)), (queued.envelope, message.head.len(), body_len));
+                assert!(all.starts_with(piece) && piece.len() < all.len());
+                piece.len()
             }
             Frame::First { envelope, head_len, body_len: body, piece, .. } => {
                 assert!(sent.is_none() && whole > MAX_PLAINTEXT, "{message:?} is cut needlessly");
@@ -279,7 +330,7 @@ impl Half {
             }
         };
         if sent.is_none() {
-            let price = (all.len() + MESSAGE_OVERHEAD) as isize;
+            let price = cost(message.len()) as isize;
             self.perhaps[class] -= price;
             self.sure[class] -= price;
             assert!(self.perhaps[class] >= 0, "{class:?}: more is sent than there is credit for");

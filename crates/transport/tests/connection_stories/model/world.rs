@@ -7,7 +7,7 @@ use peerage_core::{
     Charge, Class, CloseReason, Closed, ClosedBy, Connection, ConnectionCommand, ConnectionEvent, DialKey, DropReason,
     Message, PerClass, Pool, RequestError, Timestamp,
 };
-use peerage_transport::proto::connection::credit::cost;
+use peerage_transport::proto::connection::{COMPRESSION, credit::cost};
 use peerage_wire::{Envelope, limits::MESSAGE_OVERHEAD};
 
 use super::{
@@ -64,17 +64,18 @@ pub(super) struct World {
 
 impl World {
     /// Two sides whose handshake is over.
-    pub(super) fn new(seed: u64, ik: bool) -> Self {
+    pub(super) fn new(seed: u64, ik: bool, compresses: bool) -> Self {
         let [a, b] = [1, 2].map(|number| {
             let mut config = config(number);
             config.rekey_every = REKEY_EVERY;
+            config.features = if compresses { COMPRESSION } else { 0 };
             config
         });
         let key = ik.then(|| DialKey(*b.static_key.public()));
         let mut pair = Pair::knowing(seed, a, b, None, key);
         pair.sides.iter_mut().for_each(|side| side.consumes = false);
         let (eyes, [by_a, by_b]) = shake_hands(&mut pair, seed, ik);
-        let halves = eyes.map(|eyes| Half::new(eyes, ik));
+        let halves = eyes.map(|eyes| Half::new(eyes, ik, compresses));
         let mut world = Self { pair, halves, readers: Default::default(), names: 0 };
         world.wrote(A, &by_a, 0, Duration::ZERO);
         world.wrote(B, &by_b, 0, Duration::ZERO);
@@ -349,7 +350,7 @@ impl World {
                 assert!(!self.readers[side].established, "established twice");
                 self.readers[side].established = true;
             }
-            ConnectionEvent::Stats(_) => {}
+            ConnectionEvent::Stats(_) | ConnectionEvent::Packed { .. } => {}
             ConnectionEvent::Waits(waits) => {
                 let paused = &mut self.readers[side].paused;
                 assert_eq!(paused.is_some(), !waits, "told twice");
@@ -467,7 +468,7 @@ impl World {
         let most: usize = parts.clone().map(|part| 2 * part.bytes + MESSAGE_OVERHEAD).sum();
         let least: usize = parts.map(|part| part.bytes + MESSAGE_OVERHEAD).sum();
         assert!(
-            reader.paused.is_some() || (least..=most).contains(&rest),
+            reader.paused.is_some() || (least..=most + half.beside()).contains(&rest),
             "{rest} bytes for pieces, not {least}..={most}"
         );
     }

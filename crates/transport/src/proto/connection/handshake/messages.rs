@@ -3,7 +3,7 @@
 use peerage_core::{CloseReason, NodeId};
 use peerage_wire::{RecordKind, put_record};
 
-use super::{Channel, ConnectionConfig, FEATURES, Failure, Pattern, Secured, VERSION_SHIFT};
+use super::{Channel, ConnectionConfig, Failure, Pattern, Secured, VERSION_SHIFT};
 use crate::proto::noise::{
     HandshakeState, NoiseError,
     identity::{Hello, MAX_LISTEN_ADDRESSES, ProofError, RemoteIdentity, read_first_message, read_proof, write_proof},
@@ -128,7 +128,7 @@ pub(super) fn write_message(
 
 /// What we say about ourselves once we are authenticated.
 pub(super) fn hello(config: &ConnectionConfig, version: u8) -> Hello {
-    let features = config.features & FEATURES | u64::from(version) << VERSION_SHIFT;
+    let features = config.offered() | u64::from(version) << VERSION_SHIFT;
     let listen = config.listen.iter().take(MAX_LISTEN_ADDRESSES).copied().collect();
     Hello::new(features, listen).expect("cut to the number of addresses that are allowed")
 }

@@ -4,7 +4,7 @@ use core::net::SocketAddr;
 
 use peerage_core::{CloseReason, Closed, NodeId};
 
-use super::{ConnectionConfig, FEATURES, Pattern};
+use super::{ConnectionConfig, Pattern};
 use crate::proto::{
     connection::records::LastWord,
     noise::{HandshakeState, Split, identity::RemoteIdentity},
@@ -36,7 +36,7 @@ pub(in crate::proto::connection) enum Channel {
 
 impl Secured {
     pub(super) fn new(config: &ConnectionConfig, channel: Channel, remote: &RemoteIdentity) -> Self {
-        let features = config.features & remote.hello.features() & FEATURES;
+        let features = config.offered() & remote.hello.features();
         Self { channel, peer: remote.node_id, features, listen: remote.hello.listen().to_vec() }
     }
 }

@@ -50,7 +50,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::proto::connection::credit::SendCredit;
+    use crate::proto::connection::{credit::SendCredit, packing::Packing};
 
     const LENGTH: usize = 1000;
 
@@ -60,20 +60,27 @@ mod tests {
 
     struct Bench {
         mux: Mux,
+        packing: Packing,
         requests: Requests,
         account: peerage_core::Account,
     }
 
     impl Bench {
         fn new() -> Self {
-            Self { mux: Mux::new(), requests: Requests::default(), account: Budget::account(1 << 20) }
+            let packing = Packing::new(Arc::default(), Budget::default(), 0);
+            Self { mux: Mux::new(), packing, requests: Requests::default(), account: Budget::account(1 << 20) }
         }
 
         fn push(&mut self, class: Class, length: usize, envelope: Envelope) {
-            let resident = Arc::new(Budget::default().charge(Pool::Outbound, length).expect("an empty ledger"));
+            let charge = Budget::default().charge(Pool::Outbound, length).expect("an empty ledger");
+            let resident = Arc::new(charge.into());
             let owed = self.account.owe(cost(length)).expect("little");
             let message = Message::new(command(class), vec![7; length]);
             self.mux.push(envelope, Outbound { message, resident, owed });
+        }
+
+        fn fill(&mut self, out: &mut Vec<u8>, room: usize, credit: &mut SendCredit) {
+            self.mux.fill(out, room, credit, &self.requests, &mut self.packing);
         }
 
         fn shed(&mut self, bytes: usize) -> Dropped {
@@ -102,10 +109,10 @@ mod tests {
             bench.push(Class::Bulk, 50_000, Envelope::Notification);
         }
         let (mut out, mut credit) = (Vec::new(), SendCredit::new());
-        bench.mux.fill(&mut out, 16_000, &mut credit, &bench.requests);
+        bench.fill(&mut out, 16_000, &mut credit);
         assert_eq!(bench.shed(usize::MAX).messages, [(command(Class::Bulk), 2)].into());
         assert_eq!(bench.account.owed(), cost(50_000));
-        bench.mux.fill(&mut out, 100_000, &mut credit, &bench.requests);
+        bench.fill(&mut out, 100_000, &mut credit);
         assert!(out.len() > 50_000, "it goes on to its end");
         assert_eq!(bench.account.owed(), 0);
     }

@@ -359,7 +359,7 @@ impl Bench {
 
     fn outbound(&self) -> Outbound {
         let message = Message::new(ITEM, vec![7; 100]);
-        let resident = Arc::new(Budget::default().charge(Pool::Outbound, message.len()).expect("room"));
+        let resident = Arc::new(Budget::default().charge(Pool::Outbound, message.len()).expect("room").into());
         let owed = self.account.owe(message.len()).expect("no limit");
         Outbound { message, resident, owed }
     }

@@ -23,7 +23,7 @@ use crate::authority::Authority;
 #[cfg(feature = "tls")]
 use peerage_transport::driver::{Clock, tls::TlsChannel};
 
-use crate::probe::{Disk, Do, LIMITS, Probe, Saw};
+use crate::probe::{BULK, Disk, Do, ITEM, LIMITS, Probe, Saw};
 
 /// What waits longer fails: far beyond what any of it takes on a loaded machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -98,6 +98,8 @@ pub(crate) struct Plan {
     pub(crate) driver: DriverConfig,
     pub(crate) heartbeat: Duration,
     pub(crate) commands: Vec<(Command, u32)>,
+    /// What it offers.
+    pub(crate) features: u64,
 }
 
 impl Plan {
@@ -113,7 +115,15 @@ impl Plan {
         // Faster than any machine, so that nothing but credit slows a peer down.
         let inflow = InflowConfig { rate: PerClass([1 << 40; 5]), burst: PerClass([1 << 40; 5]) };
         let driver = DriverConfig { admission, inflow, ..DriverConfig::default() };
-        Self { keypair, network: 1, peers, driver, heartbeat: Duration::from_secs(30), commands: LIMITS.to_vec() }
+        Self {
+            keypair,
+            network: 1,
+            peers,
+            driver,
+            heartbeat: Duration::from_secs(30),
+            commands: LIMITS.to_vec(),
+            features: 0,
+        }
     }
 
     /// A node that dials `friends`.
@@ -129,12 +139,14 @@ impl Plan {
 
     /// What connections of this node share.
     pub(crate) fn security(&self, listen: SocketAddr) -> Arc<ConnectionConfig> {
-        let (keypair, limits) = (Arc::clone(&self.keypair), Arc::new(Limits::new(&[&self.commands])));
+        let (keypair, limits) =
+            (Arc::clone(&self.keypair), Arc::new(Limits::new(&[&self.commands]).with_public(&[&[ITEM, BULK]])));
         let budget = self.driver.budget.clone();
         let network = network_id(self.network);
         let mut rng = SecretRng::from_os();
         let mut config = ConnectionConfig::new(keypair, network, Magic::DEV, limits, budget, &mut rng);
         config.listen = vec![listen];
+        config.features = self.features;
         config.heartbeat_interval = self.heartbeat;
         Arc::new(config)
     }

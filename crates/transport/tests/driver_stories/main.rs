@@ -11,6 +11,8 @@ mod authority;
 mod bandwidth;
 mod budget;
 mod by_hand;
+#[cfg(feature = "lz4")]
+mod compressed;
 #[path = "../sockets/counters.rs"]
 #[expect(dead_code, reason = "shared with the stories over sockets")]
 mod counters;

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 mod operate;
 
-use crate::config::{Layer, ListLine, LogFormat, LogLayer, Security, Seed, TlsLayer, Trusted};
+use crate::config::{Layer, ListLine, LogFormat, LogLayer, Security, Seed, TlsLayer, Trusted, Wait};
 pub use operate::{
     BanArgs, LimitsCommand, ListCommand, NodeArgs, OperateCommand, PeerArgs, ReserveArgs, RuleArgs, SetLimitsArgs,
     SubjectArgs,
@@ -130,6 +130,12 @@ pub struct SettingArgs {
     /// How many of the wanted peers may be in one /16 of IPv4 or /32 of IPv6.
     #[arg(long, value_name = "N")]
     pub outbound_per_group: Option<usize>,
+    /// How long a wish for a peer waits while all dials are taken, e.g. 2s.
+    #[arg(long, value_name = "TIME")]
+    pub acquire_timeout: Option<Wait>,
+    /// How long a connection beyond the wanted peers is kept after it was wanted last, e.g. 10s.
+    #[arg(long, value_name = "TIME")]
+    pub idle_timeout: Option<Wait>,
     /// Memory for what is kept because others asked for it.
     #[arg(long, value_name = "BYTES")]
     pub budget_bytes: Option<usize>,
@@ -185,6 +191,8 @@ impl From<SettingArgs> for Layer {
             target_peers: args.target_peers,
             max_peers: args.max_peers,
             outbound_per_group: args.outbound_per_group,
+            acquire_timeout: args.acquire_timeout,
+            idle_timeout: args.idle_timeout,
             budget_bytes: args.budget_bytes,
             egress_limit: args.egress_limit,
             ingress_limit: args.ingress_limit,
@@ -502,6 +510,7 @@ mod tests {
                     "reserved" => (*key, format!("{id}@a:1")),
                     "trusted" => (*key, id.clone()),
                     "allow" | "deny" => (*key, "192.0.2.0/24".to_owned()),
+                    "acquire_timeout" | "idle_timeout" => (*key, "20s".to_owned()),
                     "outbox" | "compression" => (*key, "false".to_owned()),
                     "filter" => ("log", "debug".to_owned()),
                     "format" => ("log-format", "json".to_owned()),

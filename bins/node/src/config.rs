@@ -3,25 +3,24 @@
 //! Flags win over `PEERAGE_*` variables, those over the file, that over the defaults. A [`NodeConfig`] exists only if all
 //! of it makes sense.
 
-use core::{fmt, net::SocketAddr, num::NonZeroU64, str::FromStr};
+use core::{fmt, net::SocketAddr, num::NonZeroU64, str::FromStr, time::Duration};
 use peerage_core::{Budget, NodeId};
 use peerage_transport::{
     driver::{Bandwidth, tls::TlsFiles},
-    proto::peer_manager::Rule,
+    proto::peer_manager::{PeerLimits, Rule},
 };
 use serde::{Deserialize, Serialize};
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 use thiserror::Error;
 
-use crate::toml_file::{Schema, TomlError, TomlFile, nearest};
-use environment::{list, value};
+use crate::toml_file::{Schema, TomlError, TomlFile};
+pub(crate) use environment::layer_of;
 pub use lists::{ListLine, Trusted};
 use logs::DEFAULT_FILTER;
 pub use logs::{LogConfig, LogFormat, LogLayer};
 pub use security::{Security, TlsLayer};
+pub(crate) use wait::LONGEST_WAIT;
+pub use wait::Wait;
 
 /// Port on which a node listens if nothing else is said. Our guess: not assigned by IANA, above the privileged ones.
 pub const DEFAULT_PORT: u16 = 4477;
@@ -61,6 +60,8 @@ pub const SCHEMA: Schema = &[
             "target_peers",
             "max_peers",
             "outbound_per_group",
+            "acquire_timeout",
+            "idle_timeout",
             "budget_bytes",
             "egress_limit",
             "ingress_limit",
@@ -87,6 +88,8 @@ pub(crate) const VARIABLES: &[&str] = &[
     "PEERAGE_TARGET_PEERS",
     "PEERAGE_MAX_PEERS",
     "PEERAGE_OUTBOUND_PER_GROUP",
+    "PEERAGE_ACQUIRE_TIMEOUT",
+    "PEERAGE_IDLE_TIMEOUT",
     "PEERAGE_BUDGET_BYTES",
     "PEERAGE_EGRESS_LIMIT",
     "PEERAGE_INGRESS_LIMIT",
@@ -266,6 +269,10 @@ pub struct Layer {
     pub max_peers: Option<usize>,
     /// See [`NodeConfig::outbound_per_group`].
     pub outbound_per_group: Option<usize>,
+    /// See [`NodeConfig::acquire_timeout`].
+    pub acquire_timeout: Option<Wait>,
+    /// See [`NodeConfig::idle_timeout`].
+    pub idle_timeout: Option<Wait>,
     /// See [`NodeConfig::budget_bytes`].
     pub budget_bytes: Option<usize>,
     /// See [`NodeConfig::bandwidth`]; 0 for no limit.
@@ -300,6 +307,8 @@ pub struct NodeConfig {
     target_peers: usize,
     max_peers: usize,
     outbound_per_group: usize,
+    acquire_timeout: Duration,
+    idle_timeout: Duration,
     budget_bytes: usize,
     bandwidth: Bandwidth,
     outbox: bool,
@@ -361,6 +370,7 @@ impl NodeConfig {
             Security::Mtls => tls.files(data_dir).map(Some),
         };
         let missing = tls.as_ref().err().copied();
+        let limits = PeerLimits::default();
         let any = SocketAddr::from(([0, 0, 0, 0], DEFAULT_PORT));
         let config = Self {
             data_dir: data_dir.to_owned(),
@@ -374,6 +384,8 @@ impl NodeConfig {
             target_peers: pick!(target_peers).unwrap_or(DEFAULT_TARGET_PEERS),
             max_peers: pick!(max_peers).unwrap_or(DEFAULT_MAX_PEERS),
             outbound_per_group: pick!(outbound_per_group).unwrap_or(DEFAULT_OUTBOUND_PER_GROUP),
+            acquire_timeout: pick!(acquire_timeout).map_or(limits.acquire_timeout, Wait::duration),
+            idle_timeout: pick!(idle_timeout).map_or(limits.idle_timeout, Wait::duration),
             budget_bytes: pick!(budget_bytes).unwrap_or(Budget::DEFAULT_CAP),
             bandwidth: Bandwidth {
                 egress: pick!(egress_limit).and_then(NonZeroU64::new),
@@ -474,6 +486,16 @@ impl NodeConfig {
         self.outbound_per_group
     }
 
+    /// How long a wish for a peer waits while all dials are taken.
+    pub const fn acquire_timeout(&self) -> Duration {
+        self.acquire_timeout
+    }
+
+    /// How long a connection beyond [`target_peers`](Self::target_peers) is kept after it was wanted last.
+    pub const fn idle_timeout(&self) -> Duration {
+        self.idle_timeout
+    }
+
     /// How many peers the node wants: from 1 to [`max_peers`](Self::max_peers).
     pub const fn target_peers(&self) -> usize {
         self.target_peers
@@ -547,57 +569,6 @@ impl Origins {
     }
 }
 
-/// What the environment says.
-pub(crate) fn layer_of(environment: impl IntoIterator<Item = (String, String)>) -> Result<Layer, ConfigError> {
-    let mut ours = BTreeMap::new();
-    for (name, value) in environment {
-        if !name.starts_with("PEERAGE_") {
-            continue;
-        }
-        match VARIABLES.iter().find(|known| **known == name) {
-            Some(known) => {
-                ours.insert(*known, value);
-            }
-            // Only what looks like a slip is refused: orchestrators put variables of their own beside ours, e.g.
-            // `PEERAGE_SERVICE_HOST` for a service of this name. The prefix is left out, or everything would be near.
-            None => {
-                let known = VARIABLES.iter().find(|known| {
-                    nearest(name.trim_start_matches("PEERAGE_"), &[known.trim_start_matches("PEERAGE_")]).is_some()
-                });
-                if let Some(suggestion) = known {
-                    return Err(ConfigError::UnknownVariable { name, suggestion });
-                }
-            }
-        }
-    }
-    let mut take = |name| (name, ours.remove(name));
-    Ok(Layer {
-        seeds: list(take("PEERAGE_SEEDS"))?,
-        reserved: list(take("PEERAGE_RESERVED"))?,
-        trusted: list(take("PEERAGE_TRUSTED"))?,
-        allow: list(take("PEERAGE_ALLOW"))?,
-        deny: list(take("PEERAGE_DENY"))?,
-        listen: value(take("PEERAGE_LISTEN"))?,
-        advertise: value(take("PEERAGE_ADVERTISE"))?,
-        target_peers: value(take("PEERAGE_TARGET_PEERS"))?,
-        max_peers: value(take("PEERAGE_MAX_PEERS"))?,
-        outbound_per_group: value(take("PEERAGE_OUTBOUND_PER_GROUP"))?,
-        budget_bytes: value(take("PEERAGE_BUDGET_BYTES"))?,
-        egress_limit: value(take("PEERAGE_EGRESS_LIMIT"))?,
-        ingress_limit: value(take("PEERAGE_INGRESS_LIMIT"))?,
-        outbox: value(take("PEERAGE_OUTBOX"))?,
-        compression: value(take("PEERAGE_COMPRESSION"))?,
-        security: value(take("PEERAGE_SECURITY"))?,
-        tls: TlsLayer {
-            ca: value(take("PEERAGE_TLS_CA"))?,
-            certificate: value(take("PEERAGE_TLS_CERTIFICATE"))?,
-            key: value(take("PEERAGE_TLS_KEY"))?,
-            crl: value(take("PEERAGE_TLS_CRL"))?,
-        },
-        log: LogLayer { filter: take("PEERAGE_LOG_FILTER").1, format: value(take("PEERAGE_LOG_FORMAT"))? },
-    })
-}
-
 /// What `init` writes: all settings with their defaults, as comments.
 pub const TEMPLATE: &str = include_str!("config_template.toml");
 
@@ -607,3 +578,4 @@ mod logs;
 mod security;
 #[cfg(test)]
 mod tests;
+mod wait;

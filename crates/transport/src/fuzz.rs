@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     key_file,
     proto::{
-        connection::{self, ConnectionConfig, SecureConnection},
+        connection::{self, ConnectionConfig, SecureConnection, Session},
         keypair::Keypair,
         noise::{
             Role,
@@ -34,6 +34,7 @@ pub type Target = (&'static str, fn(&[u8]));
 /// All of this crate.
 pub const TARGETS: &[Target] = &[
     ("transport_handshake", handshake),
+    ("transport_certified", certified),
     ("transport_identity", identity),
     ("transport_connection", open_connection),
     ("transport_signed", signed),
@@ -65,20 +66,50 @@ struct End {
 impl End {
     /// The dialler knows this key of whom it dials.
     fn new(number: u8, outbound: bool, dial_key: Option<DialKey>) -> Self {
+        Self::with(number, |config, remote, rng| {
+            if outbound {
+                SecureConnection::dial(config, remote, None, dial_key, Now::default(), rng)
+            } else {
+                SecureConnection::new(config, false, remote, None, Now::default(), rng)
+            }
+        })
+    }
+
+    /// On a stream that TLS has secured, whose certificates name the dialler 1 and the listener 2.
+    fn certified(number: u8, exporter: [u8; 32]) -> Self {
+        let other = 3 - number;
+        let session = Session {
+            exporter,
+            own_certificate: [number; 32],
+            remote_certificate: [other; 32],
+            certified: keypair(other).node_id(),
+        };
+        let dialled = (number == 1).then_some(None);
+        Self::with(number, |config, remote, rng| {
+            SecureConnection::certified(config, remote, session, dialled, Now::default(), rng)
+        })
+    }
+
+    fn with(
+        number: u8,
+        connection: impl FnOnce(Arc<ConnectionConfig>, core::net::SocketAddr, SecretRng) -> SecureConnection,
+    ) -> Self {
         let mut rng = SecretRng::insecure_from_seed(&Seed::from_u64(number.into()));
         let keypair = Arc::new(keypair(number));
         let limits = Arc::new(Limits::default());
         let mut config = ConnectionConfig::new(keypair, NETWORK, Magic::DEV, limits, Budget::default(), &mut rng);
         config.listen = vec![([10, 0, 0, number], 4000).into()];
         let remote = ([10, 0, 0, 9], 9).into();
-        let (config, now) = (Arc::new(config), Now::default());
+        let config = Arc::new(config);
         let own_key = DialKey(*config.static_key.public());
-        let connection = if outbound {
-            SecureConnection::dial(config, remote, None, dial_key, now, rng)
-        } else {
-            SecureConnection::new(config, false, remote, None, now, rng)
-        };
-        Self { own_key, connection, established: None, closed: None, sent: Vec::new(), received: Vec::new() }
+        Self {
+            own_key,
+            connection: connection(config, remote, rng),
+            established: None,
+            closed: None,
+            sent: Vec::new(),
+            received: Vec::new(),
+        }
     }
 
     fn transmit(&mut self) -> Vec<u8> {
@@ -110,6 +141,8 @@ const MESSAGE_3: usize = 12 + 48 + 256 + 16;
 const MESSAGE_1_OF_IK: usize = 12 + 32 + 48 + 256 + 16;
 const MESSAGE_2_OF_IK: usize = 12 + 32 + 256 + 16;
 const RETRY: usize = 12;
+/// The same of a proof on a stream that TLS has secured.
+const PROOF: usize = 12 + 256;
 
 /// What the dialler knows of the listener's key.
 #[derive(Clone, Copy)]
@@ -156,8 +189,34 @@ pub fn handshake(data: &[u8]) {
     let known = Known::of(data.first().copied().unwrap_or_default());
     let mut input = Input::new(data);
     let (mut dialler, mut listener) = known.ends();
+    meddle(&mut input, &mut dialler, &mut listener);
+    for (end, other) in [(&dialler, &listener), (&listener, &dialler)] {
+        let Some(info) = &end.established else { continue };
+        assert_eq!(info.dial_key, Some(other.own_key));
+        met(end, other, known.covered(info.outbound));
+    }
+}
+
+/// Two members of a consortium, one of whom says other things than it should, in the proof and in the records in clear that follow:
+/// whoever comes to stand got the whole proof of whom the certificate names, and that proof is worth nothing in another session.
+pub fn certified(data: &[u8]) {
+    let mut input = Input::new(data);
+    let (mut dialler, mut listener) = (End::certified(1, [5; 32]), End::certified(2, [5; 32]));
+    meddle(&mut input, &mut dialler, &mut listener);
+    for (end, other) in [(&dialler, &listener), (&listener, &dialler)] {
+        let Some(info) = &end.established else { continue };
+        assert_eq!(info.dial_key, None);
+        met(end, other, (PREAMBLE + PROOF, PROOF));
+        let mut elsewhere = End::certified(if info.outbound { 1 } else { 2 }, [6; 32]);
+        elsewhere.receive(&end.received);
+        assert!(elsewhere.established.is_none() && elsewhere.closed.is_some(), "a proof for another session");
+    }
+}
+
+/// Lets both ends talk, and changes, inserts, drops and cuts what they say.
+fn meddle(input: &mut Input<'_>, dialler: &mut End, listener: &mut End) {
     for turn in 0..6 {
-        let (from, to) = if turn % 2 == 0 { (&mut dialler, &mut listener) } else { (&mut listener, &mut dialler) };
+        let (from, to) = if turn % 2 == 0 { (&mut *dialler, &mut *listener) } else { (&mut *listener, &mut *dialler) };
         let mut bytes = from.transmit();
         for _ in 0..input.byte() % 4 {
             let (choice, at) = (input.byte(), usize::from(input.number()) % (bytes.len() + 1));
@@ -173,17 +232,21 @@ pub fn handshake(data: &[u8]) {
             to.receive(piece);
         }
     }
-    for (end, other) in [(&dialler, &listener), (&listener, &dialler)] {
-        let Some(info) = &end.established else { continue };
-        let number = if info.outbound { 2 } else { 1 };
-        assert_eq!(info.peer, keypair(number).node_id());
-        assert_eq!(info.listen, [([10, 0, 0, number], 4000).into()]);
-        assert_eq!(info.dial_key, Some(other.own_key));
-        let (dialled, listened) = known.covered(info.outbound);
-        let (said, heard) = if info.outbound { (dialled, listened) } else { (listened, dialled) };
-        assert!(end.sent.len() >= said && end.received.len() >= heard);
+}
+
+/// An end that stands knows who the other one is, and heard what that one said: so many bytes of the dialler's and the
+/// listener's.
+fn met(end: &End, other: &End, (dialled, listened): (usize, usize)) {
+    let info = end.established.as_ref().expect("it stands");
+    let number = if info.outbound { 2 } else { 1 };
+    assert_eq!(info.peer, keypair(number).node_id());
+    assert_eq!(info.listen, [([10, 0, 0, number], 4000).into()]);
+    let (said, heard) = if info.outbound { (dialled, listened) } else { (listened, dialled) };
+    assert!(end.received.len() >= heard);
+    assert_eq!(end.received.get(..heard), other.sent.get(..heard), "what it heard");
+    if info.dial_key.is_some() {
+        assert!(end.sent.len() >= said);
         assert_eq!(end.sent.get(..said), other.received.get(..said), "what it said");
-        assert_eq!(end.received.get(..heard), other.sent.get(..heard), "what it heard");
     }
 }
 
@@ -295,6 +358,9 @@ mod tests {
             ("transport_handshake", "known-key", vec![64, 255, 0, 255, 0, 255, 0, 255]),
             ("transport_handshake", "old-key", vec![128, 6, 0, 100, 0, 1, 0, 255, 0, 9, 0, 255]),
             ("transport_handshake", "one-bit-of-ik", vec![65, 0, 0, 90, 1, 9, 0, 9, 1, 2, 0, 9, 5, 200]),
+            ("transport_certified", "untouched", vec![0, 255, 0, 255, 0, 255, 0, 255]),
+            ("transport_certified", "in-pieces", vec![0, 6, 0, 100, 0, 1, 0, 9]),
+            ("transport_certified", "one-bit", vec![1, 0, 0, 90, 1, 9, 0, 9, 1, 2, 0, 9, 5, 200]),
             ("transport_identity", "as-it-comes", [&[0], &whole[..]].concat()),
             ("transport_identity", "by-a-key", [&by_key(2), &[0][..], &zeros].concat()),
             ("transport_identity", "padded-by-hand", [&by_key(6), &[0, 0, 0][..], padding].concat()),
@@ -309,6 +375,18 @@ mod tests {
     #[test]
     fn each_target_holds_on_its_seeds_and_on_what_fuzzing_found() {
         replay::replay("transport_", TARGETS, &seeds());
+    }
+
+    /// As below, of the handshake within TLS.
+    #[test]
+    fn an_untouched_handshake_of_members_comes_to_stand() {
+        let (mut dialler, mut listener) = (End::certified(1, [5; 32]), End::certified(2, [5; 32]));
+        listener.receive(&dialler.transmit());
+        dialler.receive(&listener.transmit());
+        assert!(dialler.established.is_some() && listener.established.is_some());
+        met(&dialler, &listener, (PREAMBLE + PROOF, PROOF));
+        met(&listener, &dialler, (PREAMBLE + PROOF, PROOF));
+        assert_eq!(dialler.sent.len(), PREAMBLE + PROOF, "nothing but its proof before the listener's");
     }
 
     /// A target that fails on everything finds nothing.

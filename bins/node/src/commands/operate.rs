@@ -139,14 +139,12 @@ async fn limits(query: &QueryArgs, change: LimitChange, out: &mut impl Write) ->
     writeln!(out, "connections         {:>10}  handshakes included", limits.links)?;
     let LimitChange { target_peers, max_peers, outbound_per_group, acquire_timeout_ms, idle_timeout_ms } = change;
     let named = [("target_peers", target_peers), ("max_peers", max_peers), ("outbound_per_group", outbound_per_group)];
-    let kept: Vec<String> =
-        named.into_iter().filter_map(|(key, number)| number.map(|number| format!("{key} = {number}"))).collect();
+    let numbers = named.into_iter().filter_map(|(key, number)| number.map(|number| format!("{key} = {number}")));
+    let waits = [("acquire_timeout", acquire_timeout_ms), ("idle_timeout", idle_timeout_ms)];
+    let waits = waits.into_iter().filter_map(|(key, wait)| wait.map(|wait| format!("{key} = \"{wait}ms\"")));
+    let kept: Vec<String> = numbers.chain(waits).collect();
     if !kept.is_empty() {
         until_it_stops(&query.dir, kept.join(", "), out)?;
-    }
-    // The file has no keys for these: whoever wrote them there would have a node that does not start.
-    if acquire_timeout_ms.or(idle_timeout_ms).is_some() {
-        writeln!(out, "the timeouts hold until the node stops; there is no setting for them in config.toml")?;
     }
     Ok(())
 }

@@ -1,11 +1,66 @@
-//! Values of variables of the environment.
+//! What the variables of the environment say.
 
 use core::{fmt, str::FromStr};
+use std::collections::BTreeMap;
 
-use super::ConfigError;
+use super::{ConfigError, Layer, LogLayer, TlsLayer, VARIABLES};
+use crate::toml_file::nearest;
+
+/// What the environment says.
+pub(crate) fn layer_of(environment: impl IntoIterator<Item = (String, String)>) -> Result<Layer, ConfigError> {
+    let mut ours = BTreeMap::new();
+    for (name, value) in environment {
+        if !name.starts_with("PEERAGE_") {
+            continue;
+        }
+        match VARIABLES.iter().find(|known| **known == name) {
+            Some(known) => {
+                ours.insert(*known, value);
+            }
+            // Only what looks like a slip is refused: orchestrators put variables of their own beside ours, e.g.
+            // `PEERAGE_SERVICE_HOST` for a service of this name. The prefix is left out, or everything would be near.
+            None => {
+                let known = VARIABLES.iter().find(|known| {
+                    nearest(name.trim_start_matches("PEERAGE_"), &[known.trim_start_matches("PEERAGE_")]).is_some()
+                });
+                if let Some(suggestion) = known {
+                    return Err(ConfigError::UnknownVariable { name, suggestion });
+                }
+            }
+        }
+    }
+    let mut take = |name| (name, ours.remove(name));
+    Ok(Layer {
+        seeds: list(take("PEERAGE_SEEDS"))?,
+        reserved: list(take("PEERAGE_RESERVED"))?,
+        trusted: list(take("PEERAGE_TRUSTED"))?,
+        allow: list(take("PEERAGE_ALLOW"))?,
+        deny: list(take("PEERAGE_DENY"))?,
+        listen: value(take("PEERAGE_LISTEN"))?,
+        advertise: value(take("PEERAGE_ADVERTISE"))?,
+        target_peers: value(take("PEERAGE_TARGET_PEERS"))?,
+        max_peers: value(take("PEERAGE_MAX_PEERS"))?,
+        outbound_per_group: value(take("PEERAGE_OUTBOUND_PER_GROUP"))?,
+        acquire_timeout: value(take("PEERAGE_ACQUIRE_TIMEOUT"))?,
+        idle_timeout: value(take("PEERAGE_IDLE_TIMEOUT"))?,
+        budget_bytes: value(take("PEERAGE_BUDGET_BYTES"))?,
+        egress_limit: value(take("PEERAGE_EGRESS_LIMIT"))?,
+        ingress_limit: value(take("PEERAGE_INGRESS_LIMIT"))?,
+        outbox: value(take("PEERAGE_OUTBOX"))?,
+        compression: value(take("PEERAGE_COMPRESSION"))?,
+        security: value(take("PEERAGE_SECURITY"))?,
+        tls: TlsLayer {
+            ca: value(take("PEERAGE_TLS_CA"))?,
+            certificate: value(take("PEERAGE_TLS_CERTIFICATE"))?,
+            key: value(take("PEERAGE_TLS_KEY"))?,
+            crl: value(take("PEERAGE_TLS_CRL"))?,
+        },
+        log: LogLayer { filter: take("PEERAGE_LOG_FILTER").1, format: value(take("PEERAGE_LOG_FORMAT"))? },
+    })
+}
 
 /// A list, its parts separated by commas.
-pub(super) fn list<T: FromStr<Err: fmt::Display>>(
+fn list<T: FromStr<Err: fmt::Display>>(
     (name, text): (&'static str, Option<String>),
 ) -> Result<Option<Vec<T>>, ConfigError> {
     match text {
@@ -15,7 +70,7 @@ pub(super) fn list<T: FromStr<Err: fmt::Display>>(
     }
 }
 
-pub(super) fn value<T: FromStr<Err: fmt::Display>>(
+fn value<T: FromStr<Err: fmt::Display>>(
     (name, text): (&'static str, Option<String>),
 ) -> Result<Option<T>, ConfigError> {
     text.map(|text| parse(name, &text)).transpose()

@@ -150,7 +150,7 @@ fn the_template_is_valid_as_it_is_and_its_comments_state_the_defaults() {
 fn the_schema_names_exactly_what_a_layer_holds() {
     let text = format!(
         "listen = \"1.1.1.1:1\"\nadvertise = \"1.1.1.1:1\"\nseeds = [\"{ID}@a:1\"]\ntarget_peers = 1\nmax_peers = 1\n\
-         reserved = []\ntrusted = []\nallow = []\ndeny = []\noutbound_per_group = 1\n\
+         reserved = []\ntrusted = []\nallow = []\ndeny = []\noutbound_per_group = 1\nacquire_timeout = \"1s\"\nidle_timeout = \"1s\"\n\
          budget_bytes = 1\negress_limit = 1\ningress_limit = 1\noutbox = false\ncompression = true\nsecurity = \"noise\"\n\
          [tls]\nca = \"a\"\ncertificate = \"b\"\nkey = \"c\"\ncrl = \"d\"\n[log]\nfilter = \"info\"\nformat = \"text\"\n"
     );
@@ -191,6 +191,20 @@ fn whom_the_operator_names_is_read_from_file_and_environment_and_checked() {
     assert!(trusted.starts_with("/d/config.toml:1: "), "{trusted}");
     let group = error("outbound_per_group = 0\n", &[]);
     assert!(group.starts_with("outbound_per_group, from /d/config.toml:1: "), "{group}");
+}
+
+#[test]
+fn how_long_the_pool_waits_is_read_from_file_environment_and_flags_and_has_an_hour_at_most() {
+    let flags = Layer { idle_timeout: Some("1h".parse().expect("an hour")), ..Layer::default() };
+    let config = resolve("acquire_timeout = \"500ms\"\nidle_timeout = \"5s\"\n", &[], flags).expect("valid");
+    let seconds = Duration::from_secs;
+    assert_eq!((config.acquire_timeout(), config.idle_timeout()), (Duration::from_millis(500), seconds(3600)));
+    let config = resolve("", &[("PEERAGE_ACQUIRE_TIMEOUT", "3s")], Layer::default()).expect("valid");
+    assert_eq!((config.acquire_timeout(), config.idle_timeout()), (seconds(3), seconds(10)));
+    let long = error("\nidle_timeout = \"61m\"\n", &[]);
+    assert!(long.starts_with("/d/config.toml:2: ") && long.contains("an hour at most"), "{long}");
+    let unit = error("", &[("PEERAGE_IDLE_TIMEOUT", "10")]);
+    assert!(unit.contains("PEERAGE_IDLE_TIMEOUT") && unit.contains("with a unit"), "{unit}");
 }
 
 #[test]

@@ -339,6 +339,8 @@ fn build_stack(now: Now, parts: Parts<'_>) -> Result<NodeStack, ChainConfigError
     let addresses = if on_one_machine(genesis) { AddressPolicy::Loopback } else { AddressPolicy::Public };
     let peers = PeerManager::new(
         PeerManagerConfig {
+            acquire_timeout: config.acquire_timeout(),
+            idle_timeout: config.idle_timeout(),
             target_outbound: config.target_peers(),
             max_peers: config.max_peers(),
             outbound_per_group: config.outbound_per_group(),

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use super::{Node, names::Names, stopping};
 use crate::{
-    config::{MOST_PEERS, least_limit},
+    config::{LONGEST_WAIT, MOST_PEERS, least_limit},
     control::{
         BanState, ErrorCode, Happening, LimitChange, Limits, List, Lists, NotDialled, Peer, PeerOrder, Refusal,
         Response, Story,
@@ -26,9 +26,6 @@ use crate::{
 const LONGEST_ORDERED_BAN: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// Lines of one list at most (our guess: a list is told as a whole to each who asks, and sorted anew with each change).
 const MOST_LINES: usize = 4096;
-
-/// The longest `acquire_timeout` and `idle_timeout` (our guess; what shall stay belongs into `reserved`).
-const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)

@@ -15,7 +15,7 @@ use crate::proto::{admission::Group, bucket::Bucket};
 /// Dials that one source is good for at once (our guess: two answers to lookups, with 16 nodes each).
 pub(super) const RATION: u64 = 32;
 /// And each second from then on (our guess: a network of which half is gone is joined all the same).
-const RATION_A_SECOND: NonZeroU64 = NonZeroU64::MIN;
+const RATION_A_SECOND: u64 = 1;
 /// Sources whose tokens are counted, about 100 B each; beyond that the one that has most is forgotten (our guess).
 const MAX_SOURCES: usize = 1024;
 
@@ -32,10 +32,11 @@ impl Rations {
     }
 
     pub(super) fn take(&mut self, now: Timestamp, source: Option<Group>) {
+        const RATE: NonZeroU64 = NonZeroU64::new(RATION_A_SECOND).expect("not zero");
         if !self.sources.contains_key(&source) && self.sources.len() >= MAX_SOURCES {
             self.make_room(now);
         }
-        self.sources.entry(source).or_insert_with(|| Bucket::full(RATION_A_SECOND, RATION, now)).take(now, 1);
+        self.sources.entry(source).or_insert_with(|| Bucket::full(RATE, RATION, now)).take(now, 1);
     }
 
     pub(super) fn give_back(&mut self, now: Timestamp, source: Option<Group>) {

@@ -3,6 +3,7 @@
 mod budget;
 mod certified;
 mod credit;
+mod early;
 mod handshake;
 mod harness;
 mod heartbeat;

@@ -23,7 +23,7 @@ use crate::authority::Authority;
 #[cfg(feature = "tls")]
 use peerage_transport::driver::{Clock, tls::TlsChannel};
 
-use crate::probe::{Disk, Do, LIMITS, Probe, Saw};
+use crate::probe::{Disk, Do, ECHO, LIMITS, Probe, Saw};
 
 /// What waits longer fails: far beyond what any of it takes on a loaded machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -136,6 +136,7 @@ impl Plan {
         let mut config = ConnectionConfig::new(keypair, network, Magic::DEV, limits, budget, &mut rng);
         config.listen = vec![listen];
         config.heartbeat_interval = self.heartbeat;
+        config.early = vec![ECHO];
         Arc::new(config)
     }
 

@@ -14,6 +14,7 @@ mod by_hand;
 #[path = "../sockets/counters.rs"]
 #[expect(dead_code, reason = "shared with the stories over sockets")]
 mod counters;
+mod early;
 mod harness;
 mod jobs;
 mod messages;

@@ -66,9 +66,10 @@ class Assembly(NamedTuple):
 
 
 class Connection:
-    """transport: one stream to one node, opened by us, by the key of its process if we know one (`dial_key`). Every wait
-    ends at `deadline` (monotonic seconds). Afterwards `dial_key` is the key that was proved, `retried` whether it was
-    another one than we knew."""
+    """transport: one stream to one node, opened by us, by the key of its process if we know one (`dial_key`); then our
+    first words may ask something, a command and a head (`question`). Every wait ends at `deadline` (monotonic seconds).
+    Afterwards `dial_key` is the key that was proved, `retried` whether it was another one than we knew, `asked` the
+    question whose answer is on its way or there."""
 
     def __init__(
         self,
@@ -78,6 +79,7 @@ class Connection:
         expected: bytes,
         deadline: float,
         dial_key: bytes | None = None,
+        question: tuple[int, bytes] | None = None,
     ) -> None:
         self.network, self.identity, self.deadline = network, identity, deadline
         self.stream = socket.create_connection(address, timeout=self.time_left())
@@ -90,7 +92,8 @@ class Connection:
         self.pongs: set[int] = set()
         self.next_id = 0
         self.retried = False
-        self.handshake(expected, dial_key)
+        self.asked: tuple[int, bytes] | None = None
+        self.handshake(expected, dial_key, question)
 
     def __enter__(self) -> "Connection":
         return self
@@ -138,14 +141,14 @@ class Connection:
         require(kind != REFUSE, f"the node refused with reason {int.from_bytes(payload)} (wire 10)")
         return kind, payload
 
-    def handshake(self, expected: bytes, dial_key: bytes | None) -> None:
+    def handshake(self, expected: bytes, dial_key: bytes | None, question: tuple[int, bytes] | None) -> None:
         """transport 2 and 3: PREAMBLE and message 1 at once; IK by a key that we know, else XX."""
         preamble = bytes([1, 1]) + self.network.id + bytes([1 if dial_key is None else 2, 1, 0])
         record = self.clear_record(PREAMBLE, preamble)
         if dial_key is None:
             self.handshake_xx(expected, b"peerage-v1" + record, record)
         else:
-            self.handshake_ik(expected, record, dial_key)
+            self.handshake_ik(expected, record, dial_key, question)
 
     def begin(self, name: bytes, prologue: bytes, dial_key: bytes | None = None) -> None:
         """transport 3: what `Initialize()` leaves, with a static key that nobody has seen."""
@@ -167,11 +170,18 @@ class Connection:
         proof = self.proof(state.symmetric_state.get_handshake_hash(), state.s.public_bytes, version=1)
         self.stream.sendall(self.clear_record(HANDSHAKE, bytes(self.noise.write_message(proof))))
 
-    def handshake_ik(self, expected: bytes, preamble: bytes, dial_key: bytes) -> None:
-        """transport 3 and 5.7 to 5.9: message 1 with our proof, message 2 and the first record; XX after RETRY."""
+    def handshake_ik(
+        self, expected: bytes, preamble: bytes, dial_key: bytes, question: tuple[int, bytes] | None
+    ) -> None:
+        """transport 3 and 5.7 to 5.13: message 1 with our proof and question, message 2 and the first record; XX after
+        RETRY."""
         self.begin(b"Noise_IK_25519_ChaChaPoly_SHA256", b"peerage-v1" + preamble, dial_key)
         state = self.noise.noise_protocol.handshake_state
-        proof = self.proof(state.symmetric_state.get_handshake_hash(), state.s.public_bytes, version=0)
+        words = b""
+        if question is not None:
+            command, head = question
+            words = varint(command) + bytes([REQUEST | FIRST | LAST]) + varint(self.next_id) + varint(len(head)) + head
+        proof = self.proof(state.symmetric_state.get_handshake_hash(), state.s.public_bytes, 0, words)
         first = self.clear_record(HANDSHAKE, bytes(self.noise.write_message(proof)))
         self.stream.sendall(preamble + first)
         transcript = state.symmetric_state.get_handshake_hash()
@@ -181,6 +191,8 @@ class Connection:
             both = hashlib.sha256(first + self.clear_record(RETRY, b"")).digest()
             return self.handshake_xx(expected, b"peerage-v1" + preamble + both)
         self.read_proof(payload, transcript, expected)
+        self.asked = question
+        self.next_id += question is not None
         self.send(PING, varint(0) + blob(b""))
 
     def read_proof(self, message: bytes, transcript: bytes, expected: bytes) -> None:
@@ -193,11 +205,12 @@ class Connection:
         self.dial_key = state.rs.public_bytes
         self.check_proof(bytes(payload), transcript, self.dial_key, expected)
 
-    def proof(self, transcript: bytes, static: bytes, version: int) -> bytes:
-        """transport 4: our padded payload; we offer no features and accept no streams."""
+    def proof(self, transcript: bytes, static: bytes, version: int, words: bytes = b"") -> bytes:
+        """transport 4: our padded payload, with early words; we offer no features and accept no streams."""
         signature = self.identity.key.sign(signed_bytes("peerage-noise-v1", b"\x00", transcript, static))
         body = self.identity.id + signature + varint(version << 56) + array([])
         framed = len(body).to_bytes(2) + body
+        framed += len(words).to_bytes(2) + words if words else b""
         return framed + bytes(-len(framed) % 256)
 
     def check_proof(self, payload: bytes, transcript: bytes, static: bytes, expected: bytes) -> None:
@@ -352,9 +365,12 @@ class Connection:
                 self.receive_record()
 
     def ask(self, command: int, answer: int, head: bytes) -> Message:
-        """transport 11: a request, and the response with its id."""
-        id, self.next_id = self.next_id, self.next_id + 1
-        self.send(command, head, purpose=REQUEST, id=id)
+        """transport 11: a request, and the response with its id; one that our first words asked is not sent again."""
+        if self.asked == (command, head):
+            id, self.asked = 0, None
+        else:
+            id, self.next_id = self.next_id, self.next_id + 1
+            self.send(command, head, purpose=REQUEST, id=id)
         return self.wait(lambda m: m if (m.command, m.purpose, m.id) == (answer, RESPONSE, id) else None)
 
     def ping(self) -> float:

@@ -18,7 +18,7 @@ import chain
 import discovery
 from chain import BLOCK_TOPIC, BLOCKS, HEAD, TX_TOPIC, Genesis, Transaction, check_first_block, head_payload, read_block
 from connection import NOTIFICATION, Connection, Message, Network
-from discovery import RECORD, NodeRecord, find, node_record, read_node_record
+from discovery import FIND, RECORD, NodeRecord, dht_key, find, node_record, read_node_record
 from encoding import Identity, ProtocolError, array, blob, read_whole, require, varint
 
 ITEM, SUBSCRIBE = 0x0203, 0x020A  # gossip 2
@@ -58,9 +58,13 @@ def run(arguments: argparse.Namespace) -> None:
     topics = [BLOCK_TOPIC, TX_TOPIC]
 
     def dial(
-        address: tuple[str, int], identity: Identity, expected: bytes, dial_key: bytes | None = None
+        address: tuple[str, int],
+        identity: Identity,
+        expected: bytes,
+        dial_key: bytes | None = None,
+        question: tuple[int, bytes] | None = None,
     ) -> Connection:
-        return Connection(address, network, identity, expected, deadline, dial_key)
+        return Connection(address, network, identity, expected, deadline, dial_key, question)
 
     with dial(arguments.connect, me, node) as peer:
         say(f"connected to {arguments.connect[0]}:{arguments.connect[1]}, network {genesis.network.hex()}")
@@ -77,9 +81,12 @@ def run(arguments: argparse.Namespace) -> None:
         with dial(nodes[other].addresses[0], guest, other) as found:
             found.ping()
             other_key = found.dial_key
-        with dial(arguments.connect, witness, node, peer.dial_key) as second:
+        question = (FIND, dht_key(me.id))
+        with dial(arguments.connect, witness, node, peer.dial_key, question) as second:
             require(not second.retried and second.dial_key == peer.dial_key, "the node does not know its own key")
+            require(second.asked == question, "the question was not asked with the first words")
             named = find(second, me.id).get(me.id)
+            require(second.asked is None, "the question was asked a second time")
             require(named is not None and named.addresses == [place.getsockname()], "others do not find us")
         say(f"looked up {len(nodes)} nodes, dialled {other.hex()} where it was found; others find us")
 
@@ -87,7 +94,7 @@ def run(arguments: argparse.Namespace) -> None:
         with dial(arguments.connect, guest, node, other_key) as again:
             again.ping()
             require(again.retried and again.dial_key == peer.dial_key, "another key did not lead to RETRY")
-        say("dialled by its key (IK), and by a key that it does not have (RETRY, then XX)")
+        say("dialled and asked by its key (IK), and dialled by a key that it does not have (RETRY, then XX)")
 
         peer.send(SUBSCRIBE, array([blob(topic.encode()) for topic in topics]))
         peer.send(HEAD, head_payload(0, genesis.block_zero()))

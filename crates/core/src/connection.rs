@@ -160,6 +160,16 @@ pub enum ConnectionEvent {
         /// Pays for what it keeps in memory.
         charge: Charge,
     },
+    /// A question came with the first words of a handshake, from somebody who has yet to show that it is there: before
+    /// `Established`, once at most.
+    Early {
+        /// The wire id, for [`ConnectionCommand::Respond`].
+        id: u64,
+        /// Who made it, now or earlier.
+        claims: NodeId,
+        /// What.
+        message: Message,
+    },
     /// A request of ours ended.
     Response {
         /// The runner's name of the request.

@@ -135,6 +135,17 @@ pub enum NetworkEvent {
         /// Pays for what the message keeps in memory.
         charge: Charge,
     },
+    /// A question that came with the first words of a handshake, and wants an answer like any request: [`Action::Respond`] with
+    /// the same id. Who asks is unproved: anybody can repeat what it once heard somebody say. So nothing may come of it but the
+    /// answer, which nobody else can read; the asker counts as no peer, and nobody is at fault for what is asked.
+    Early {
+        /// Who made this question, now or earlier.
+        claims: NodeId,
+        /// The runner's name of the request.
+        id: RequestId,
+        /// What is asked: a few hundred bytes at most, of a command that the connections of the node take so early.
+        message: Message,
+    },
     /// The end of a request that this protocol made: exactly one for each.
     Response {
         /// Of whom it was asked.
@@ -184,7 +195,7 @@ impl NetworkEvent {
     /// A copy for another member of a composed protocol; `None` for a message, request or response, which has one owner.
     pub fn share(&self) -> Option<Self> {
         Some(match self {
-            Self::Message { .. } | Self::Request { .. } | Self::Response { .. } => return None,
+            Self::Message { .. } | Self::Request { .. } | Self::Early { .. } | Self::Response { .. } => return None,
             Self::LinkUp { link, info } => Self::LinkUp { link: *link, info: info.clone() },
             Self::LinkDown { link, closed } => Self::LinkDown { link: *link, closed: *closed },
             Self::DialFailed { addr, expected, closed } => {
@@ -208,7 +219,9 @@ impl NetworkEvent {
     /// this is.
     pub fn command(&self) -> Option<Command> {
         match self {
-            Self::Message { message, .. } | Self::Request { message, .. } => Some(message.command),
+            Self::Message { message, .. } | Self::Request { message, .. } | Self::Early { message, .. } => {
+                Some(message.command)
+            }
             Self::Response { command, .. } => Some(*command),
             _ => None,
         }
@@ -233,6 +246,18 @@ pub enum Want {
         peer: NodeId,
         /// Where it claims to be.
         addrs: Vec<SocketAddr>,
+    },
+    /// As [`Now`](Self::Now), and this is what will be asked as soon as the peer is up. If its process can be dialled by a key,
+    /// the question goes with the first words to it, and the answer is there a round trip sooner. It is a hint and no more: the
+    /// request itself is still to be made ([`Action::Request`]) when the peer is up, and finds its answer on the way, or there.
+    /// One with other bytes is sent as any other is.
+    Ask {
+        /// Who it claims to be.
+        peer: NodeId,
+        /// Where it claims to be.
+        addrs: Vec<SocketAddr>,
+        /// What will be asked: it must change nothing at whoever answers, since somebody may repeat it.
+        question: Message,
     },
     /// This peer delivered something useful that nobody had delivered before: rather keep it than another.
     Keep {
@@ -305,6 +330,8 @@ pub enum Outlet {
         expected: Option<NodeId>,
         /// The key that its process had when it was last met, if it was.
         dial_key: Option<DialKey>,
+        /// What to ask with the first words, if they can carry it ([`Want::Ask`]).
+        question: Option<Message>,
     },
     /// Let a connection count: its peer is told to all as [`NetworkEvent::PeerUp`].
     Admit(LinkId),

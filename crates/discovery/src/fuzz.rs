@@ -140,9 +140,8 @@ impl Stage {
                     }
                 }
                 Action::Want(want) => {
-                    let (peerage_core::Want::Candidate { peer, addrs, .. } | peerage_core::Want::Now { peer, addrs }) =
-                        want
-                    else {
+                    use peerage_core::Want::{Ask, Candidate, Now};
+                    let (Candidate { peer, addrs, .. } | Ask { peer, addrs, .. } | Now { peer, addrs }) = want else {
                         panic!("discovery keeps nobody for being useful: {want:?}");
                     };
                     assert!(peer != keypair(0).node_id() && addrs.len() <= MAX_ADDRS);

@@ -10,6 +10,6 @@ pub use config::Config;
 pub use proto::{
     discovery::{Command, Discovery, Event, KnownNode},
     key::{DhtKey, Distance},
-    messages::{FIND, LIMITS, NODES, RECORD},
+    messages::{EARLY, FIND, LIMITS, NODES, RECORD},
     record::{NodeRecord, RecordBody, RecordError},
 };

@@ -36,7 +36,7 @@ impl Node {
     fn want(&mut self, peer: NodeId, addrs: &[SocketAddr]) {
         let connected = self.links.values().any(|(other, _)| *other == peer);
         if !connected && self.dialling.insert(peer) {
-            let outlet = Outlet::Dial { addr: addrs[0], expected: Some(peer), dial_key: None };
+            let outlet = Outlet::Dial { addr: addrs[0], expected: Some(peer), dial_key: None, question: None };
             self.actions.push_back(Action::Link(outlet));
         }
     }
@@ -92,7 +92,7 @@ impl Protocol for Node {
             return Some(action);
         }
         match self.discovery.poll_action()? {
-            Action::Want(Want::Now { peer, addrs }) => {
+            Action::Want(Want::Now { peer, addrs } | Want::Ask { peer, addrs, .. }) => {
                 self.want(peer, &addrs);
                 Some(Action::Routed)
             }

@@ -76,6 +76,11 @@ impl EventHash {
                 self.0.update(id.to_be_bytes());
                 self.message(message);
             }
+            NetworkEvent::Early { claims, id: RequestId(id), message } => {
+                self.peer(at, node, 15, claims);
+                self.0.update(id.to_be_bytes());
+                self.message(message);
+            }
             NetworkEvent::Response { peer, id: RequestId(id), command, result } => {
                 self.peer(at, node, 7, peer);
                 self.0.update(id.to_be_bytes());

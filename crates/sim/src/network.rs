@@ -128,6 +128,8 @@ impl<P: Protocol> Sim<P> {
         }
     }
 
+    /// A dial takes a round trip, and a request may follow at once: as long, to the answer, as with a handshake whose first words ask
+    /// it. What a stranger's handshake takes beyond that is not simulated, nor what those words are.
     fn dial(&mut self, node: usize, addr: SocketAddr, expected: Option<NodeId>) {
         let path = self.by_addr.get(&addr).map_or(self.config.path, |target| self.path(node, *target));
         let life = self.nodes[node].life;

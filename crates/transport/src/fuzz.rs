@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use peerage_core::{
-    Budget, CloseReason, Connection, ConnectionEvent, DialKey, LinkInfo, NetworkId, NodeId, Now, SecretRng, Seed,
+    Budget, Class, CloseReason, Command, Connection, ConnectionEvent, DialKey, Layer, LinkInfo, Message, NetworkId,
+    NodeId, Now, SecretRng, Seed,
 };
 use peerage_wire::{Limits, Magic};
 use serde::{Deserialize, Serialize};
@@ -17,7 +18,7 @@ use crate::{
         keypair::Keypair,
         noise::{
             Role,
-            identity::{Claim, open_payload, seal_payload},
+            identity::{Claim, MAX_EARLY, open_first_payload, open_payload, seal_first_payload, seal_payload},
         },
         signed::{SIGNED_OVERHEAD, Signable, Signed, SignedError},
     },
@@ -47,6 +48,13 @@ fn keypair(number: u8) -> Keypair {
     Keypair::from_seed(&[number; 32])
 }
 
+/// What may be asked with the first words, and is by whoever knows a key.
+const EARLY: Command = Command::new(Layer::Application, 0, Class::Signal);
+
+fn question() -> Message {
+    Message::new(EARLY, vec![8; 40])
+}
+
 /// A connection that stands, and a peer that holds its keys and says what it likes.
 pub fn open_connection(data: &[u8]) {
     connection::fuzz::open(data);
@@ -68,7 +76,7 @@ impl End {
     fn new(number: u8, outbound: bool, dial_key: Option<DialKey>) -> Self {
         Self::with(number, |config, remote, rng| {
             if outbound {
-                SecureConnection::dial(config, remote, None, dial_key, Now::default(), rng)
+                SecureConnection::ask(config, remote, None, dial_key, Some(question()), Now::default(), rng)
             } else {
                 SecureConnection::new(config, false, remote, None, Now::default(), rng)
             }
@@ -99,6 +107,7 @@ impl End {
         let limits = Arc::new(Limits::default());
         let mut config = ConnectionConfig::new(keypair, NETWORK, Magic::DEV, limits, Budget::default(), &mut rng);
         config.listen = vec![([10, 0, 0, number], 4000).into()];
+        config.early = vec![EARLY];
         let remote = ([10, 0, 0, 9], 9).into();
         let config = Arc::new(config);
         let own_key = DialKey(*config.static_key.public());
@@ -127,6 +136,10 @@ impl End {
             match event {
                 ConnectionEvent::Established(info) => assert!(self.established.replace(info).is_none()),
                 ConnectionEvent::Closed(closed) => self.closed = Some(closed.reason),
+                ConnectionEvent::Early { claims, message, .. } => {
+                    assert!(self.established.is_none());
+                    assert_eq!((claims, message), (keypair(1).node_id(), question()), "nobody else made any");
+                }
                 _ => assert!(self.established.is_some(), "no message before keys: {event:?}"),
             }
         }
@@ -274,6 +287,15 @@ pub fn identity(data: &[u8]) {
         let elsewhere = Claim { handshake_hash: [5; 32], ..claim };
         assert!(open_payload(&payload, &elsewhere, own).is_err(), "good for one handshake only");
     }
+    match open_first_payload(&payload, &claim, own) {
+        Ok((remote, early)) => {
+            assert_eq!(remote.node_id, theirs.node_id(), "nobody else signed anything");
+            assert!(early.len() <= MAX_EARLY);
+            assert_eq!(seal_first_payload(&theirs, &claim, &remote.hello, early), payload);
+            assert_eq!(open_payload(&payload, &claim, own).is_ok(), early.is_empty(), "only message 1 of IK has words");
+        }
+        Err(_) => assert!(open_payload(&payload, &claim, own).is_err()),
+    }
 }
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -363,6 +385,7 @@ mod tests {
             ("transport_certified", "one-bit", vec![1, 0, 0, 90, 1, 9, 0, 9, 1, 2, 0, 9, 5, 200]),
             ("transport_identity", "as-it-comes", [&[0], &whole[..]].concat()),
             ("transport_identity", "by-a-key", [&by_key(2), &[0][..], &zeros].concat()),
+            ("transport_identity", "with-words", [&by_key(6), &[0, 0, 0, 0, 3, 1, 2, 3][..], &padding[5..]].concat()),
             ("transport_identity", "padded-by-hand", [&by_key(6), &[0, 0, 0][..], padding].concat()),
             ("transport_signed", "as-it-comes", [&[0], &signed.encoded()[..]].concat()),
             ("transport_signed", "by-a-key", [&[1, 0, 1], &signed.encoded()[SIGNED_OVERHEAD..]].concat()),

@@ -9,8 +9,8 @@ use peerage_transport::proto::{
     noise::{
         DhKeypair, HandshakeState, NoiseError, Role,
         identity::{
-            Claim, Hello, MAX_LISTEN_ADDRESSES, ProofError, TooManyAddresses, open_payload, read_first_message,
-            read_proof, seal_payload, write_proof,
+            Claim, Hello, MAX_EARLY, MAX_LISTEN_ADDRESSES, ProofError, TooManyAddresses, open_first_payload,
+            open_payload, read_first_message, read_proof, seal_first_payload, seal_payload, write_proof,
         },
     },
 };
@@ -158,6 +158,39 @@ fn padding_reaches_exactly_to_the_next_block() {
     }
     assert_eq!(open(&[0; BLOCK]), Err(ProofError::Malformed), "an empty body");
     assert_eq!(open(&[0xff; BLOCK]), Err(ProofError::Malformed), "a body longer than the payload");
+}
+
+#[test]
+fn early_words_stand_between_a_proof_and_its_padding_and_nowhere_else() {
+    let open_first = |payload: &[u8]| {
+        let opened = open_first_payload(payload, &claim(), bob().node_id());
+        opened.map(|(remote, early)| (remote.node_id, early.to_vec()))
+    };
+    let seal_first = |early: &[u8]| seal_first_payload(&alice(), &claim(), &hello(), early);
+    let bare = seal_payload(&alice(), &claim(), &hello());
+    assert_eq!(seal_first(&[]), bare, "who says nothing says it in as many bytes as ever");
+    assert_eq!(open_first(&bare), Ok((alice().node_id(), Vec::new())));
+    for len in [1, 40, MAX_EARLY] {
+        let words = vec![7; len];
+        let good = seal_first(&words);
+        assert_eq!(open_first(&good), Ok((alice().node_id(), words)), "{len}");
+        assert_eq!(open(&good), Err(ProofError::Padding), "{len}: no other message has any");
+        let more = [good.as_slice(), &[0; BLOCK]].concat();
+        assert_eq!(open_first(&more), Err(ProofError::Padding), "{len}: a block too many");
+        let mut bad = good.clone();
+        *bad.last_mut().expect("not empty") = 1;
+        assert_eq!(open_first(&bad), Err(ProofError::Padding), "{len}");
+    }
+    let too_many = [7; MAX_EARLY + 1];
+    assert_eq!(seal_first(&too_many), bare, "left out");
+    let body_end = 2 + usize::from(u16::from_be_bytes([bare[0], bare[1]]));
+    let by_hand = |len: usize, words: &[u8]| {
+        let mut payload = [&bare[..body_end], &u16::try_from(len).expect("short").to_be_bytes(), words].concat();
+        payload.resize(payload.len().next_multiple_of(BLOCK), 0);
+        payload
+    };
+    assert_eq!(open_first(&by_hand(too_many.len(), &too_many)), Err(ProofError::Malformed));
+    assert_eq!(open_first(&by_hand(400, &[7; 10])), Err(ProofError::Padding), "a length that lies");
 }
 
 #[test]

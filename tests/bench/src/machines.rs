@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
 
 use peerage_core::{
-    Budget, Connection, ConnectionCommand, ConnectionEvent, Message, Now, Outbound, Pool, SecretRng, Timestamp,
+    Budget, Connection, ConnectionCommand, ConnectionEvent, DialKey, Message, Now, Outbound, Pool, SecretRng, Timestamp,
 };
 use peerage_transport::proto::{
     connection::{ConnectionConfig, SecureConnection},
@@ -57,9 +57,18 @@ pub(crate) fn handshake(a: &Arc<ConnectionConfig>, b: &Arc<ConnectionConfig>) {
     }
 }
 
+/// Whom the dialling side dials.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Whom {
+    /// Somebody whose process it never met.
+    Stranger,
+    /// A process that it has met, and that it asks with its first words.
+    Known,
+}
+
 /// Virtual time from the beginning of a dial to the first response, over a stream with this latency each way. TCP's own
 /// handshake takes a round trip, at the end of which the dialling side may write.
-pub(crate) fn first_response(latency: Duration) -> Duration {
+pub(crate) fn first_response(whom: Whom, latency: Duration) -> Duration {
     let (a, b) = (config(1), config(2));
     let budget = Budget::default();
     let account = Budget::account(1 << 20);
@@ -69,7 +78,12 @@ pub(crate) fn first_response(latency: Duration) -> Duration {
         message,
     };
     let start = Now { mono: Timestamp::ZERO + 2 * latency, ..Now::default() };
-    let mut sides = [machine(&a, true, Some(&b), start), machine(&b, false, None, start)];
+    let question = Message::new(ECHO, vec![1; 64]);
+    let dial_key = (whom == Whom::Known).then_some(DialKey(*b.static_key.public()));
+    let (remote, expected) = (SocketAddr::from(([127, 0, 0, 1], 4000)), Some(b.keypair.node_id()));
+    let (ours, asked, secrets) = (Arc::clone(&a), Some(question.clone()), SecretRng::from_os());
+    let dialler = SecureConnection::ask(ours, remote, expected, dial_key, asked, start, secrets);
+    let mut sides = [dialler, machine(&b, false, None, start)];
     // Arrivals in the order of their time: each takes equally long.
     let mut flying: VecDeque<(Timestamp, usize, Vec<u8>)> = VecDeque::new();
     let mut now = start;
@@ -78,10 +92,10 @@ pub(crate) fn first_response(latency: Duration) -> Duration {
             while let Some(event) = side.poll_event() {
                 let command = match event {
                     ConnectionEvent::Established(_) if number == 0 => {
-                        let outbound = outbound(Message::new(ECHO, vec![1; 64]));
+                        let outbound = outbound(question.clone());
                         ConnectionCommand::Request { id: 1, outbound, timeout: Duration::from_secs(9) }
                     }
-                    ConnectionEvent::Request { id, message, .. } => {
+                    ConnectionEvent::Request { id, message, .. } | ConnectionEvent::Early { id, message, .. } => {
                         ConnectionCommand::Respond { id, outbound: outbound(message) }
                     }
                     ConnectionEvent::Response { result, .. } => {

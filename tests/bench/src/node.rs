@@ -225,7 +225,9 @@ pub(crate) fn unhindered() -> DriverConfig {
 /// What the connections of the node with these keys share.
 pub(crate) fn connection_config(keypair: Arc<Keypair>, driver: &DriverConfig) -> ConnectionConfig {
     let limits = Arc::new(Limits::new(&[LIMITS]));
-    ConnectionConfig::new(keypair, NETWORK, Magic::DEV, limits, driver.budget.clone(), &mut SecretRng::from_os())
+    let mut rng = SecretRng::from_os();
+    let config = ConnectionConfig::new(keypair, NETWORK, Magic::DEV, limits, driver.budget.clone(), &mut rng);
+    ConnectionConfig { early: vec![ECHO], ..config }
 }
 
 /// A stack on a socket of loopback.

@@ -4,6 +4,7 @@ use peerage_core::{
     Budget, Class, CloseReason, Connection, ConnectionEvent, DialKey, Message, NetworkId, NodeId, SecretRng, Seed,
     UnixMillis,
 };
+use peerage_discovery::FIND;
 use peerage_transport::proto::{
     connection::{
         ConnectionConfig, REKEY_EVERY, SecureConnection, Session,
@@ -354,6 +355,33 @@ fn handshake_of_tls() -> Vector {
     vector
 }
 
+/// Message 1 of IK that asks something.
+fn question_in_message_1() -> Vector {
+    let ((a, _), (b, _)) = (config(1, "initiator static"), config(2, "responder static"));
+    let mut a = Arc::into_inner(a).expect("nobody shares it yet");
+    a.early = peerage_discovery::EARLY.to_vec();
+    let question = Message::new(FIND, vec![0x42; 32]);
+    let mut words = Vec::new();
+    encode_frame(&question, Envelope::Request(0), &mut words);
+    let (remote, secrets) = (([127, 0, 0, 1], 7000).into(), dice("initiator").0);
+    let key = Some(DialKey(*b.static_key.public()));
+    let mut initiator = SecureConnection::ask(Arc::new(a), remote, Some(id(2)), key, Some(question), now(), secrets);
+    let mut flight = transmit(&mut initiator);
+    let [preamble, first] = &clear(&mut flight, 2)[..] else { panic!("two records") };
+    let prologue = [b"peerage-v1".as_slice(), preamble].concat();
+    let mut noise = HandshakeState::ik_responder(&prologue, b.static_key.clone(), &mut dice("responder").0);
+    let payload = noise.read_message(&first[RECORD_HEADER..]).expect("message 1");
+    let body = 2 + usize::from(u16::from_be_bytes([payload[0], payload[1]]));
+    let said = [&u16::try_from(words.len()).expect("short").to_be_bytes()[..], &words].concat();
+    assert_eq!(payload[body..][..said.len()], said, "behind the proof");
+    assert!(payload[body + said.len()..].iter().all(|byte| *byte == 0));
+    Vector::new("handshake-ik-early")
+        .hex("early words", &words)
+        .hex("payload 1 before its padding", &payload[..body + said.len()])
+        .text("payload 1 bytes", payload.len())
+        .hex("record of message 1", first)
+}
+
 #[test]
 fn the_vectors_of_transport_are_what_the_code_writes() {
     let [keys, transcript, sealed] = handshake();
@@ -361,6 +389,15 @@ fn the_vectors_of_transport_are_what_the_code_writes() {
     assert_eq!(same.public(), config(1, "initiator static").0.static_key.public(), "a key is the first 32 bytes drawn");
     hold(
         "transport",
-        &[keys, transcript, sealed, handshake_of_ik(), handshake_after_retry(), messages(), handshake_of_tls()],
+        &[
+            keys,
+            transcript,
+            sealed,
+            handshake_of_ik(),
+            question_in_message_1(),
+            handshake_after_retry(),
+            messages(),
+            handshake_of_tls(),
+        ],
     );
 }

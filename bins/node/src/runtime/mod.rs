@@ -159,6 +159,7 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
         security.features |= COMPRESSION;
     }
     security.listen = vec![config.advertise().unwrap_or(listen)];
+    security.early = peerage_discovery::EARLY.to_vec();
 
     let (security, tls) = channel(Arc::new(security), &config, clock)?;
 

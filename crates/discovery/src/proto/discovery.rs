@@ -305,20 +305,36 @@ impl Discovery {
         let Ok(target) = messages::read_find(message) else {
             return self.report(peer, Fault::UndecodablePayload);
         };
+        let message = self.nodes_for(now, &peer, &target);
+        self.actions.push_back(Action::Respond { to: peer, id, message });
+    }
+
+    /// Answers a question from somebody who may only repeat what another asked: nothing is noted of it, and nobody is at fault.
+    /// Connections let one through each, and judge how fast they come, so that nothing is to be counted here.
+    fn answer_early(&mut self, now: Now, claims: NodeId, id: RequestId, message: &Message) {
+        if let Ok(target) = messages::read_find(message)
+            && message.command == FIND
+        {
+            let message = self.nodes_for(now, &claims, &target);
+            self.actions.push_back(Action::Respond { to: claims, id, message });
+        }
+    }
+
+    /// The closest nodes to a key, for this peer.
+    fn nodes_for(&self, now: Now, peer: &NodeId, target: &DhtKey) -> Message {
         // Whoever asks knows itself, unless it tells a record older than the one we have: then its clock was set back, and
         // it must see how far to go beyond.
-        let told = self.peers.get(&peer).and_then(|state| state.record.as_ref());
-        let closest = self.table.closest(&target, K, |entry| {
+        let told = self.peers.get(peer).and_then(|state| state.record.as_ref());
+        let closest = self.table.closest(target, K, |entry| {
             let fresh = entry.connected || now.mono.since(entry.last_seen) <= SERVE;
-            let of_use = if entry.record.node() == peer {
+            let of_use = if entry.record.node() == *peer {
                 told.is_some_and(|told| entry.record.supersedes(told))
             } else {
                 entry.record.may_be_served(now.wall)
             };
             fresh && entry.failures == 0 && of_use
         });
-        let message = messages::nodes(closest.into_iter());
-        self.actions.push_back(Action::Respond { to: peer, id, message });
+        messages::nodes(closest.into_iter())
     }
 
     // ---- time ----
@@ -481,6 +497,7 @@ impl Protocol for Discovery {
             NetworkEvent::Request { peer, id, message, .. } if is_ours(&message) => {
                 self.answer(now, peer, id, &message)
             }
+            NetworkEvent::Early { claims, id, message } => self.answer_early(now, claims, id, &message),
             NetworkEvent::Response { peer, id, command: FIND, result } => {
                 self.found(now, peer, id, result.map(|(message, _)| message));
             }

@@ -114,7 +114,8 @@ impl Discovery {
         } else {
             search.dialling.insert(*node);
             self.timers.set(Timer::Dial(id, *node), now.mono + DIAL);
-            self.actions.push_back(Action::Want(Want::Now { peer: *node, addrs: addrs.clone() }));
+            let question = messages::find(search.lookup.target());
+            self.actions.push_back(Action::Want(Want::Ask { peer: *node, addrs: addrs.clone(), question }));
         }
     }
 

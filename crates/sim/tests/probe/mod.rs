@@ -135,6 +135,7 @@ impl Protocol for Probe {
                 self.saw(Saw::Response(id.0, result.map(|(message, _)| message.len())));
             }
             NetworkEvent::TurnedAway { .. } => unreachable!("the simulator has no streams"),
+            NetworkEvent::Early { .. } => unreachable!("nor the first words on them"),
             NetworkEvent::Dropped { reason, .. } => self.saw(Saw::Dropped(reason)),
             NetworkEvent::Writable { .. } => self.saw(Saw::Writable),
             NetworkEvent::Pressure(pressure) if self.watching => {
@@ -150,7 +151,7 @@ impl Protocol for Probe {
         self.actions.push_back(match what {
             Do::Send(to, message) => Action::Send { to, message },
             Do::Request(to, id, message, timeout) => Action::Request { to, id: RequestId(id), message, timeout },
-            Do::Dial(addr, expected) => Action::Link(Outlet::Dial { addr, expected, dial_key: None }),
+            Do::Dial(addr, expected) => Action::Link(Outlet::Dial { addr, expected, dial_key: None, question: None }),
             Do::Admit(link) => Action::Link(Outlet::Admit(link)),
             Do::Close(link, reason) => Action::Link(Outlet::Close { link, reason }),
             Do::Link(outlet) => Action::Link(outlet),

@@ -9,12 +9,14 @@ use super::BoxedStream;
 use crate::proto::connection::{ConnectionConfig, SecureConnection};
 
 /// Whom a dialled stream should lead to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// Who must answer; anyone if `None`.
     pub expected: Option<NodeId>,
     /// The key that its process had when it was last met, for channels that can use it.
     pub dial_key: Option<DialKey>,
+    /// What to ask with the first words, for channels whose first words can carry it.
+    pub question: Option<Message>,
 }
 
 /// Turns a byte stream into an authenticated, message-oriented connection. Noise is one, mutual TLS the other (`driver/tls`).
@@ -64,7 +66,9 @@ impl SecureChannel for NoiseChannel {
     ) -> Result<(BoxedStream, Box<dyn Connection + Send>), Closed> {
         let (config, rng) = (Arc::clone(&self.0), SecretRng::from_os());
         let connection = match target {
-            Some(Target { expected, dial_key }) => SecureConnection::dial(config, remote, expected, dial_key, now, rng),
+            Some(Target { expected, dial_key, question }) => {
+                SecureConnection::ask(config, remote, expected, dial_key, question, now, rng)
+            }
             None => SecureConnection::new(config, false, remote, None, now, rng),
         };
         Ok((stream, Box::new(connection)))

@@ -394,7 +394,9 @@ where
                     self.order(link, ConnectionCommand::Heartbeat(self.heartbeat.clone()));
                 }
             }
-            Action::Link(Outlet::Dial { addr, expected, dial_key }) => self.dial(addr, expected, dial_key),
+            Action::Link(Outlet::Dial { addr, expected, dial_key, question }) => {
+                self.dial(addr, Target { expected, dial_key, question });
+            }
             Action::Link(Outlet::Admit(link)) => self.admit(link),
             Action::Link(Outlet::Close { link, reason }) => self.close(link, reason),
             Action::Link(Outlet::Doors(doors)) => self.admission.set_doors(&doors),

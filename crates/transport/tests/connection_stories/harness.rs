@@ -100,6 +100,18 @@ impl Pair {
         expected: Option<NodeId>,
         dial_key: Option<DialKey>,
     ) -> Self {
+        Self::asking(seed, a, b, expected, dial_key, None)
+    }
+
+    /// The same, whose dialler asks something with its first words if it can.
+    pub(crate) fn asking(
+        seed: u64,
+        a: ConnectionConfig,
+        b: ConnectionConfig,
+        expected: Option<NodeId>,
+        dial_key: Option<DialKey>,
+        question: Option<Message>,
+    ) -> Self {
         let seed = Seed::from_u64(seed);
         let now = Now::default();
         let side = |name: &str, outbound: bool, config: ConnectionConfig| {
@@ -108,7 +120,7 @@ impl Pair {
             let rng = SecretRng::insecure_from_seed(&seed.derive(name));
             let shared = Arc::clone(&config);
             let connection = if outbound {
-                SecureConnection::dial(shared, remote, expected, dial_key, now, rng)
+                SecureConnection::ask(shared, remote, expected, dial_key, question.clone(), now, rng)
             } else {
                 SecureConnection::new(shared, false, remote, None, now, rng)
             };

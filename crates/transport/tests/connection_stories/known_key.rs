@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use bytes::Bytes;
 use peerage_core::{
-    CloseReason, Closed, Connection, ConnectionCommand, ConnectionEvent, DialKey, NodeId, SecretRng, Seed,
+    CloseReason, Closed, Connection, ConnectionCommand, ConnectionEvent, DialKey, Message, NodeId, SecretRng, Seed,
 };
 use peerage_transport::proto::{
     connection::ConnectionConfig,
@@ -20,11 +20,11 @@ use sha2::{Digest, Sha256};
 use crate::harness::{A, B, HAVE, Pair, SECOND, config, message};
 
 /// The key of this node's process.
-fn key_of(config: &ConnectionConfig) -> DialKey {
+pub(crate) fn key_of(config: &ConnectionConfig) -> DialKey {
     DialKey(*config.static_key.public())
 }
 
-fn id(number: u8) -> NodeId {
+pub(crate) fn id(number: u8) -> NodeId {
     config(number).keypair.node_id()
 }
 
@@ -35,6 +35,11 @@ fn met(seed: u64) -> Pair {
     Pair::knowing(seed, config(1), b, Some(id), Some(key))
 }
 
+/// What [`round_trips`] asks.
+pub(crate) fn asked() -> Message {
+    message(HAVE, 1, 100)
+}
+
 /// Node 1 dials node 2, which has restarted since they met.
 fn restarted(seed: u64) -> Pair {
     let key = key_of(&config(77));
@@ -42,7 +47,7 @@ fn restarted(seed: u64) -> Pair {
 }
 
 /// Kinds and payloads of the records in clear at the beginning of a flight, and how much of it they are.
-fn clear(flight: &[u8]) -> (Vec<(u16, Vec<u8>)>, usize) {
+pub(crate) fn clear(flight: &[u8]) -> (Vec<(u16, Vec<u8>)>, usize) {
     let (mut records, mut at) = (Vec::new(), 0);
     while flight[at..].starts_with(&Magic::DEV.0.to_be_bytes()) {
         let header = &flight[at..at + RECORD_HEADER];
@@ -61,7 +66,7 @@ const RETRY: u16 = RecordKind::Retry as u16;
 /// One flight after the other, each of which takes as long as the way: when the dialler stood, when it first heard anything
 /// under keys, and when it had the answer to a question that it asked as soon as it could. In round trips, that of TCP
 /// counted.
-fn round_trips(mut pair: Pair) -> [u32; 3] {
+pub(crate) fn round_trips(mut pair: Pair) -> [u32; 3] {
     const WAY: Duration = Duration::from_millis(50);
     pair.command(B, ConnectionCommand::Heartbeat(Bytes::from_static(b"how far I am")));
     let mut trips = [0; 3];
@@ -69,20 +74,22 @@ fn round_trips(mut pair: Pair) -> [u32; 3] {
         let flight = pair.transmit(A, usize::MAX);
         pair.now.mono = pair.now.mono + WAY;
         pair.deliver(B, &flight);
-        let asked = pair.sides[B].events.drain(..).find_map(|event| match event {
-            ConnectionEvent::Request { id, message, .. } => Some((id, message)),
+        let heard = pair.sides[B].events.drain(..).find_map(|event| match event {
+            ConnectionEvent::Request { id, message, .. } | ConnectionEvent::Early { id, message, .. } => {
+                Some((id, message))
+            }
             _ => None,
         });
-        if let Some((id, message)) = asked {
+        if let Some((id, message)) = heard {
             pair.respond(B, id, message);
         }
         let flight = pair.transmit(B, usize::MAX);
         pair.now.mono = pair.now.mono + WAY;
         pair.deliver(A, &flight);
-        for event in pair.sides[A].events.drain(..).collect::<Vec<_>>() {
+        while let Some(event) = pair.sides[A].events.pop_front() {
             let which = match event {
                 ConnectionEvent::Established(_) => {
-                    pair.request(A, 1, message(HAVE, 1, 100), SECOND);
+                    pair.request(A, 1, asked(), SECOND);
                     0
                 }
                 ConnectionEvent::Heartbeat(_) => 1,
@@ -104,7 +111,7 @@ fn round_trips(mut pair: Pair) -> [u32; 3] {
 fn the_first_word_of_a_known_process_comes_after_two_round_trips_instead_of_three() {
     let stranger = Pair::fresh(1, config(1), config(2), Some(id(2)));
     assert_eq!(round_trips(stranger), [2, 3, 3], "a stranger");
-    // Its head is there a round trip sooner; an answer is not, for nothing is asked before it is known who is there.
+    // Its head is there a round trip sooner; an answer is not unless it is asked for with the first words (`early.rs`).
     assert_eq!(round_trips(met(1)), [2, 2, 3], "met before");
     assert_eq!(round_trips(restarted(1)), [3, 4, 4], "met before it restarted");
 }
@@ -313,7 +320,7 @@ fn flight_of(pair: &mut Pair, number: usize, change: Option<usize>) -> usize {
 }
 
 /// Changes each byte of the first `flights` flights, one at a time; `fresh` makes the pair.
-fn no_byte_can_be_changed(flights: usize, fresh: fn(u64) -> Pair) {
+pub(crate) fn no_byte_can_be_changed(flights: usize, fresh: fn(u64) -> Pair) {
     let lengths: Vec<usize> = {
         let mut pair = fresh(9);
         (0..flights).map(|flight| flight_of(&mut pair, flight, None)).collect()

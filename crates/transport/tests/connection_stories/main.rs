@@ -4,6 +4,7 @@ mod budget;
 mod certified;
 mod compressed;
 mod credit;
+mod early;
 mod handshake;
 mod harness;
 mod heartbeat;

@@ -23,7 +23,7 @@ use crate::authority::Authority;
 #[cfg(feature = "tls")]
 use peerage_transport::driver::{Clock, tls::TlsChannel};
 
-use crate::probe::{BULK, Disk, Do, ITEM, LIMITS, Probe, Saw};
+use crate::probe::{BULK, Disk, Do, ECHO, ITEM, LIMITS, Probe, Saw};
 
 /// What waits longer fails: far beyond what any of it takes on a loaded machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -148,6 +148,7 @@ impl Plan {
         config.listen = vec![listen];
         config.features = self.features;
         config.heartbeat_interval = self.heartbeat;
+        config.early = vec![ECHO];
         Arc::new(config)
     }
 

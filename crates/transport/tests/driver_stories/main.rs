@@ -16,6 +16,7 @@ mod compressed;
 #[path = "../sockets/counters.rs"]
 #[expect(dead_code, reason = "shared with the stories over sockets")]
 mod counters;
+mod early;
 mod harness;
 mod jobs;
 mod messages;

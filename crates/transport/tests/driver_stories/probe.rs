@@ -67,6 +67,8 @@ pub(crate) enum Saw {
     DialFailed(Option<NodeId>, Closed),
     Unmet(NodeId, Unmet),
     Message(NodeId, Message),
+    /// A question from somebody who says that it is this node.
+    Early(NodeId, Message),
     Response(u64, Result<Message, RequestError>),
     Dropped(NodeId, Command, DropReason),
     Writable(NodeId),
@@ -171,6 +173,10 @@ impl Protocol for Probe {
                 LATE => self.unanswered.push((peer, id, message)),
                 _ => self.actions.push_back(Action::Respond { to: peer, id, message }),
             },
+            NetworkEvent::Early { claims, id, message } => {
+                self.saw(Saw::Early(claims, message.clone()));
+                self.actions.push_back(Action::Respond { to: claims, id, message });
+            }
             NetworkEvent::Response { id, result, .. } => {
                 self.saw(Saw::Response(id.0, result.map(|(message, _)| message)));
             }

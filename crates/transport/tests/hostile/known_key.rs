@@ -5,26 +5,31 @@ use std::time::Duration;
 use peerage_core::*;
 use peerage_transport::proto::noise::{
     HandshakeState, Role,
-    identity::{read_proof, seal_payload},
+    identity::{read_proof, seal_first_payload, seal_payload},
 };
-use peerage_wire::{Preamble, RecordKind, limits::RECORD_HEADER, put_record};
+use peerage_wire::{Envelope, Preamble, RecordKind, encode_frame, limits::RECORD_HEADER, put_record};
 use sha2::{Digest, Sha256};
 use tokio::{io::AsyncReadExt, net::TcpListener};
 
 use crate::{
     hand::{ATTACKER, FRIEND, Hand, PREAMBLE_VALUE, Raw, Responder, claim, hello, preamble, record, refusal},
     stage::{Stage, by_us, in_time},
-    victim::{Plan, Saw, VICTIM, configuration, keypair},
+    victim::{ECHO, NOTE, Plan, Saw, VICTIM, configuration, keypair},
 };
 
 /// Preamble and message 1 of somebody who knows the victim's key, and the handshake that they begin.
 fn first_flight(number: u8, key: [u8; 32]) -> (HandshakeState, Vec<u8>) {
+    first_flight_with(number, key, &[])
+}
+
+/// The same with early words.
+fn first_flight_with(number: u8, key: [u8; 32], words: &[u8]) -> (HandshakeState, Vec<u8>) {
     let (config, mut rng) = (configuration(keypair(number), Budget::default()), SecretRng::from_os());
     let mut flight = preamble(&Preamble { pattern: 2, ..PREAMBLE_VALUE });
     let prologue = [b"peerage-v1", &*flight].concat();
     let mut noise = HandshakeState::ik_initiator(&prologue, config.static_key.clone(), key, &mut rng);
     let hello = peerage_transport::proto::noise::identity::Hello::default();
-    let proof = seal_payload(&keypair(number), &claim(&noise), &hello);
+    let proof = seal_first_payload(&keypair(number), &claim(&noise), &hello, words);
     let mut message = Vec::new();
     noise.write_message(&proof, &mut message).expect("message 1");
     flight.extend(record(RecordKind::Handshake, &message));
@@ -65,6 +70,91 @@ async fn a_recorded_first_flight_gets_whoever_repeats_it_nothing_and_leaves_no_t
     assert_eq!(peers, 1);
     friend.is_served().await;
     victim.ends_clean([friend]).await;
+}
+
+/// A request as early words.
+fn asks(command: Command, bytes: usize) -> Vec<u8> {
+    let mut words = Vec::new();
+    encode_frame(&Message::new(command, vec![0x5e; bytes]), Envelope::Request(3), &mut words);
+    words
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recorded_question_gets_an_answer_that_nobody_can_read_and_leaves_no_trace() {
+    let stage = Stage::set().await;
+    let mut plan = Plan::new();
+    plan.connection.handshake_deadline = Duration::from_millis(300);
+    let key = *plan.connection.static_key.public();
+    let mut victim = plan.start().await;
+    let (mut noise, flight) = first_flight_with(FRIEND, key, &asks(ECHO, 200));
+    let id = keypair(FRIEND).node_id();
+    // Twice at the same time, and nobody goes on: whoever asks can be anybody.
+    let mut first = Raw::connect(victim.addr).await;
+    first.send(&flight).await;
+    let mut again = Raw::connect(victim.addr).await;
+    again.send(&flight).await;
+    for (number, raw) in [&mut first, &mut again].into_iter().enumerate() {
+        let (kind, second) = raw.record().await;
+        assert_eq!(kind, RecordKind::Handshake, "the proof of who answers comes first");
+        if number == 0 {
+            read_proof(&mut noise, &second, id).expect("an honest victim");
+        }
+        let told = raw.told().await;
+        assert!((230..400).contains(&told.len()), "a PING, the answer, a farewell: {}", told.len());
+        assert!(!told.windows(16).any(|window| window == [0x5e; 16]), "under keys that nobody has");
+    }
+    stage.counts([by_us(CloseReason::HandshakeTimeout, 2)]).await;
+    assert_eq!(victim.rest(), [Saw::Early(id), Saw::Early(id)], "nobody came");
+    assert_eq!(victim.flight(id).await, [], "and nothing is noted of whom they named");
+    victim.ends_clean([]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_repeats_a_question_and_hangs_up_leaves_no_trace_on_whom_it_named() {
+    let _stage = Stage::set().await;
+    let plan = Plan::new();
+    let key = *plan.connection.static_key.public();
+    let mut victim = plan.start().await;
+    let (_, flight) = first_flight_with(ATTACKER, key, &asks(ECHO, 200));
+    let id = keypair(ATTACKER).node_id();
+    for _ in 0..50 {
+        let mut raw = Raw::connect(victim.addr).await;
+        raw.send(&flight).await;
+        drop(raw);
+    }
+    for _ in 0..50 {
+        victim.see("each question", |saw| *saw == Saw::Early(id)).await;
+    }
+    let mut friend = Hand::shake(victim.addr, FRIEND).await;
+    friend.is_served().await;
+    assert_eq!(victim.flight(id).await, [], "neither a connection nor an answer that was dropped");
+    let rest = victim.rest();
+    assert!(!rest.iter().any(|saw| matches!(saw, Saw::Shed(..))), "{rest:?}");
+    victim.ends_clean([friend]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_may_not_be_asked_with_the_first_words_is_refused_and_nobody_is_at_fault() {
+    let stage = Stage::set().await;
+    let plan = Plan::new();
+    let key = *plan.connection.static_key.public();
+    let mut victim = plan.start().await;
+    let id = keypair(ATTACKER).node_id();
+    let two = [asks(ECHO, 20), asks(ECHO, 20)].concat();
+    let cases = [
+        (asks(NOTE, 20), CloseReason::BadHandshake),
+        (two, CloseReason::BadHandshake),
+        (vec![0xff; 30], CloseReason::MalformedMessage),
+    ];
+    for (words, reason) in cases {
+        let mut raw = Raw::connect(victim.addr).await;
+        raw.send(&first_flight_with(ATTACKER, key, &words).1).await;
+        assert_eq!(raw.told().await, refusal(reason));
+    }
+    stage.counts([by_us(CloseReason::BadHandshake, 2), by_us(CloseReason::MalformedMessage, 1)]).await;
+    assert_eq!(victim.rest(), [], "no layer heard of it");
+    assert_eq!(victim.flight(id).await, []);
+    victim.ends_clean([]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

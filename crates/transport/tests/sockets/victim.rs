@@ -46,6 +46,8 @@ pub(crate) enum Saw {
     DialFailed(Closed),
     Message(NodeId, Command),
     Dropped(NodeId, DropReason),
+    /// A question from somebody who says that it is this node.
+    Early(NodeId),
     Response(Result<Message, RequestError>),
 }
 
@@ -74,6 +76,10 @@ impl Protocol for Echo {
             NetworkEvent::Message { peer, message, .. } => Saw::Message(peer, message.command),
             NetworkEvent::Request { peer, id, message, .. } => {
                 return self.0.push_back(Action::Respond { to: peer, id, message });
+            }
+            NetworkEvent::Early { claims, id, message } => {
+                self.0.push_back(Action::Respond { to: claims, id, message });
+                Saw::Early(claims)
             }
             NetworkEvent::Response { result, .. } => Saw::Response(result.map(|(message, _)| message)),
             NetworkEvent::Dropped { peer, reason, .. } => Saw::Dropped(peer, reason),
@@ -190,7 +196,9 @@ impl Plan {
 /// The configuration of anybody here.
 pub(crate) fn configuration(keypair: Keypair, budget: Budget) -> ConnectionConfig {
     let limits = Arc::new(Limits::new(&[LIMITS]).with_public(&[&[ITEM, BULK]]));
-    ConnectionConfig::new(Arc::new(keypair), NETWORK, Magic::DEV, limits, budget, &mut SecretRng::from_os())
+    let mut rng = SecretRng::from_os();
+    let config = ConnectionConfig::new(Arc::new(keypair), NETWORK, Magic::DEV, limits, budget, &mut rng);
+    ConnectionConfig { early: vec![ECHO], ..config }
 }
 
 pub(crate) struct Victim {

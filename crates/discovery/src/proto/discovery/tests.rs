@@ -1,5 +1,6 @@
 //! Discovery, event by event.
 
+mod early;
 mod seeds;
 
 use super::*;
@@ -276,7 +277,7 @@ fn a_lookup_asks_a_peer_wants_whom_it_names_and_ends_with_who_answered() {
     node.responds(1, first, Ok(nodes(&closest_first(target, [2, 3]))));
     let now_and_later = node.wants();
     assert_eq!(now_and_later.iter().filter(|want| matches!(want, Want::Candidate { .. })).count(), 2);
-    let wanted_now = Want::Now { peer: id(3), addrs: vec![addr(3)] };
+    let wanted_now = early::ask(3, addr(3), target);
     assert!(now_and_later.contains(&wanted_now), "{now_and_later:?}");
 
     node.up(3);
@@ -346,9 +347,9 @@ fn an_old_record_that_somebody_repeats_leads_nobody_to_where_its_node_was() {
         node.actions();
         node.0.handle_command(now(0), look(named.key()));
         let [(_, request)] = node.requests()[..] else { panic!("no question") };
-        node.responds(1, request, Ok(nodes(&[named])));
-        let wanted: Vec<_> = node.wants().into_iter().filter(|want| matches!(want, Want::Now { .. })).collect();
-        assert_eq!(wanted, [Want::Now { peer: id(2), addrs: vec![place] }]);
+        node.responds(1, request, Ok(nodes(core::slice::from_ref(&named))));
+        let wanted: Vec<_> = node.wants().into_iter().filter(|want| matches!(want, Want::Ask { .. })).collect();
+        assert_eq!(wanted, [early::ask(2, place, named.key())]);
     }
 }
 
@@ -503,7 +504,7 @@ fn a_question_that_its_connection_cut_off_is_asked_once_more_and_silence_is_a_fa
     let closed = Closed::by_them(CloseReason::Surplus);
     node.0.handle_network(now(0), NetworkEvent::PeerDown { peer: id(1), closed });
     node.responds(1, request, Err(RequestError::Closed(closed)));
-    assert_eq!(node.wants(), [Want::Now { peer: id(1), addrs: vec![addr(1)] }]);
+    assert_eq!(node.wants(), [early::ask(1, addr(1), DhtKey::from_bytes([0; 32]))]);
     node.up(1);
     let asked = node.requests();
     let again = asked.first().expect("asked again").1;

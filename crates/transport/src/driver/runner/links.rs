@@ -2,8 +2,8 @@
 
 use core::{net::SocketAddr, sync::atomic::AtomicBool, time::Duration};
 use peerage_core::{
-    Budget, Charge, Class, CloseReason, Closed, Connection, ConnectionCommand, ConnectionEvent, DialKey, DropReason,
-    LinkId, Message, NetworkEvent, NodeId, PerClass, Pool, Protocol, RequestError, RequestId,
+    Budget, Charge, Class, CloseReason, Closed, Connection, ConnectionCommand, ConnectionEvent, DropReason, LinkId,
+    Message, NetworkEvent, NodeId, PerClass, Pool, Protocol, RequestError, RequestId,
 };
 use std::{io, sync::Arc};
 use tokio::time::timeout;
@@ -26,6 +26,15 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// (our guess: enough to tell who was turned away, little beside what a turn of the stack does).
 const TELL_AGAIN: Duration = Duration::from_millis(10);
 
+/// Set in the names of questions that came with first words, so that they are known as such when their connection is gone. Other
+/// names count up from zero, and never come so far.
+const EARLY: u64 = 1 << 63;
+
+/// Whether a question came from somebody who did not count when it asked.
+pub(super) const fn is_early(RequestId(name): RequestId) -> bool {
+    name & EARLY != 0
+}
+
 impl<P, F> Runner<P, F>
 where
     P: Protocol + Send + 'static,
@@ -33,14 +42,14 @@ where
     P::Event: Send + 'static,
     F: FnMut(P::Event) + Send + 'static,
 {
-    pub(super) fn dial(&mut self, addr: SocketAddr, expected: Option<NodeId>, dial_key: Option<DialKey>) {
+    pub(super) fn dial(&mut self, addr: SocketAddr, target: Target) {
         let (fabric, opened) = (Arc::clone(&self.fabric), self.opened.0.clone());
         let patience = self.config.dial_timeout;
         tokio::spawn(async move {
             let stream = timeout(patience, fabric.dial(addr)).await;
             let stream = stream.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
             // An error means that the stack is gone and wants nobody any more.
-            let _unheard = opened.send(Opened::Dialled { addr, target: Target { expected, dial_key }, stream }).await;
+            let _unheard = opened.send(Opened::Dialled { addr, target, stream }).await;
         });
     }
 
@@ -178,6 +187,11 @@ where
             }
             ConnectionEvent::Closed(closed) => self.link_closed(link, closed),
             ConnectionEvent::Waits(waits) => entry.waits = waits,
+            ConnectionEvent::Early { id, claims, message } => {
+                let name = RequestId(EARLY | self.number());
+                self.to_answer.insert(name, (link, id));
+                self.stack.push(NetworkEvent::Early { claims, id: name, message });
+            }
             event if entry.admitted => self.admitted_event(link, event),
             event => entry.early.push(event),
         }
@@ -225,6 +239,7 @@ where
             ConnectionEvent::Skipped { .. }
             | ConnectionEvent::Packed { .. }
             | ConnectionEvent::Established(_)
+            | ConnectionEvent::Early { .. }
             | ConnectionEvent::Waits(_)
             | ConnectionEvent::Closed(_) => {}
         }

@@ -13,7 +13,7 @@ use crate::{
     proto::connection::credit::{batch, cost},
 };
 
-use super::{Asked, Runner};
+use super::{Asked, Link, Runner, links::is_early};
 
 impl<P, F> Runner<P, F>
 where
@@ -86,19 +86,45 @@ where
     }
 
     pub(super) fn respond(&mut self, to: NodeId, id: RequestId, message: Message) {
-        let Some((link, wire_id)) = self.to_answer.remove(&id) else {
-            return self.tell_dropped(to, message.command, DropReason::Unrequested);
-        };
-        let charged = self.charge_to(to, message.len());
-        let outbound = charged.and_then(|charge| self.outbound(to, &message, Arc::new(charge.into())));
-        match outbound {
-            // The answer goes where the question came from, or nowhere.
-            Ok((live, outbound)) if live == link => {
-                self.order(link, ConnectionCommand::Respond { id: wire_id, outbound });
-            }
-            Ok(_) => self.tell_dropped(to, message.command, DropReason::ConnectionLost),
+        match self.answer(to, id, &message) {
+            Ok((link, command)) => self.order(link, command),
+            // Whoever hangs up on the answer to a question that it only repeated must not be told of as a peer.
+            Err(reason) if is_early(id) => count_dropped(reason, 1),
             Err(reason) => self.tell_dropped(to, message.command, reason),
         }
+    }
+
+    /// An answer on its way to the connection of its question.
+    fn answer(
+        &mut self,
+        to: NodeId,
+        id: RequestId,
+        message: &Message,
+    ) -> Result<(LinkId, ConnectionCommand), DropReason> {
+        let (link, id) = self.to_answer.remove(&id).ok_or(DropReason::Unrequested)?;
+        let outbound = match self.links.get(&link) {
+            // It was asked with the first words, and who asks counts as nobody yet.
+            Some(entry) if !entry.admitted => self.early_answer(entry, message)?,
+            _ => {
+                let charge = self.charge_to(to, message.len())?;
+                let (live, outbound) = self.outbound(to, message, Arc::new(charge.into()))?;
+                // The answer goes where the question came from, or nowhere.
+                if live != link {
+                    return Err(DropReason::ConnectionLost);
+                }
+                outbound
+            }
+        };
+        Ok((link, ConnectionCommand::Respond { id, outbound }))
+    }
+
+    /// Charges an answer to somebody who has no seat in the budget: only while there is room for everybody.
+    fn early_answer(&self, entry: &Link, message: &Message) -> Result<Outbound, DropReason> {
+        self.security.allows(message)?;
+        let charge = self.config.budget.charge(Pool::Outbound, message.len() + MESSAGE_OVERHEAD);
+        let charge = charge.map_err(|_| DropReason::OverBudget)?;
+        let owed = entry.account.owe(cost(message.len())).map_err(|_| DropReason::PeerOverLimit)?;
+        Ok(Outbound { message: message.clone(), resident: Arc::new(charge.into()), owed })
     }
 
     /// Puts a command for a connection aside; [`flush`](Self::flush) hands over all of them at once.

@@ -3,7 +3,7 @@
 use core::{net::SocketAddr, time::Duration};
 use std::sync::Arc;
 
-use peerage_core::{Budget, Class, DropReason, Message, NetworkId};
+use peerage_core::{Budget, Class, Command, DropReason, Message, NetworkId};
 use peerage_wire::{Limits, Magic, compress};
 use rand_core::CryptoRng;
 
@@ -43,6 +43,9 @@ pub struct ConnectionConfig {
     pub listen: Vec<SocketAddr>,
     /// How long a message of each command may be. A command that no table names is skipped on arrival.
     pub limits: Arc<Limits>,
+    /// Requests that may come, and go, with message 1 of IK, before anybody has shown to be there: what answers one must change
+    /// nothing by it, and not ask who asks. None by default.
+    pub early: Vec<Command>,
     /// Pays for messages while they arrive and until the stack is done with them.
     pub budget: Budget,
     /// The X25519 key of this process.
@@ -80,6 +83,7 @@ impl ConnectionConfig {
             features: 0,
             listen: Vec::new(),
             limits,
+            early: Vec::new(),
             budget,
             static_key: DhKeypair::generate(rng),
             handshake_deadline: Duration::from_secs(5),

@@ -71,7 +71,7 @@ impl Stage {
         let keys = Split { send: key(1), receive: key(2), handshake_hash: [0; 32], remote_static: [0; 32] };
         let features = if compresses { COMPRESSION } else { 0 };
         let channel = Channel::Noise { pattern: Pattern::Xx, keys };
-        let secured = Secured { channel, peer: NodeId::default(), features, listen: Vec::new() };
+        let secured = Secured { channel, peer: NodeId::default(), features, listen: Vec::new(), early: None };
         let open = Open::new(&config, outbound, secured, Bytes::new(), Timestamp::ZERO, &mut rng);
         let connection = SecureConnection {
             config,
@@ -188,7 +188,7 @@ impl Stage {
         while let Some(event) = self.connection.poll_event() {
             assert!(!self.closed, "nothing follows the end: {event:?}");
             match event {
-                ConnectionEvent::Established(_) => panic!("it stood before"),
+                ConnectionEvent::Established(_) | ConnectionEvent::Early { .. } => panic!("it stood before"),
                 ConnectionEvent::Message { message, charge } | ConnectionEvent::Request { message, charge, .. } => {
                     self.arrived(&message, charge);
                 }

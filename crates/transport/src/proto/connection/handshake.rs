@@ -14,7 +14,8 @@
 //!                                              <-      HANDSHAKE 2: e, ee, se, proof, chosen version | sealed: PING
 //! sealed: PONG, PING                           ->      only now the initiator counts
 //! ```
-//! and if that key is no longer the responder's:
+//! Message 1 may ask something then (`early.rs`), and the answer comes right behind message 2.
+//! If that key is no longer the responder's:
 //! ```text
 //! PREAMBLE | HANDSHAKE 1: e, es, s, ss, proof  ->
 //!                                              <-      RETRY
@@ -50,15 +51,15 @@ mod outcome;
 
 use core::ops::ControlFlow;
 
-use peerage_core::{CloseReason, Closed, DialKey, NodeId, SecretRng, Timestamp};
+use peerage_core::{CloseReason, Closed, DialKey, Message, NodeId, SecretRng, Timestamp};
 use peerage_wire::{DecodeError, Preamble, Record, RecordDecoder, RecordKind, decode_reason, put_record};
 use sha2::{Digest, Sha256};
 
-use super::ConnectionConfig;
+use super::{ConnectionConfig, early};
 use crate::proto::noise::{HandshakeState, Role};
 use certified::Certified;
 pub use certified::Session;
-use messages::{NO_VERSION, read_first, read_first_of_ik, read_second, read_third, write_message};
+use messages::{read_first, read_first_of_ik, read_second, read_third, write_first_of_ik};
 pub(super) use outcome::{Answer, Channel, Failure, Secured};
 
 /// The beginning of the prologue; the preamble record follows, header included (parameters, 1.1).
@@ -139,12 +140,29 @@ pub(super) enum Step {
     FirstOfIk { noise: HandshakeState, version: u8, prologue: Vec<u8> },
     /// The initiator waits for message 2 of XX.
     Second { noise: HandshakeState, expected: Option<NodeId> },
-    /// The initiator waits for message 2 of IK, or for RETRY. `first` is the record of its message 1.
-    SecondOfIk { noise: HandshakeState, expected: Option<NodeId>, prologue: Vec<u8>, first: Vec<u8> },
+    /// The initiator waits for message 2 of IK, or for RETRY. `first` is the record of its message 1, which asked `question`.
+    SecondOfIk {
+        noise: HandshakeState,
+        expected: Option<NodeId>,
+        prologue: Vec<u8>,
+        first: Vec<u8>,
+        question: Option<Message>,
+    },
     /// The responder waits for message 3.
     Third { noise: HandshakeState, version: u8 },
     /// Proofs alone, on a secured stream.
     Certified(Box<Certified>),
+}
+
+/// Whom to dial.
+#[derive(Debug, Default)]
+pub(super) struct Whom {
+    /// Who must answer; anyone if `None`.
+    pub(super) expected: Option<NodeId>,
+    /// The key that its process may have.
+    pub(super) dial_key: Option<DialKey>,
+    /// What to ask with message 1 if it is one of IK.
+    pub(super) question: Option<Message>,
 }
 
 /// Where a record has led: to another step, or to keys.
@@ -154,14 +172,14 @@ impl Handshake {
     /// Begins as the initiator: preamble and message 1 are appended to `out`, of IK if the responder's static key is known.
     pub(super) fn dial(
         config: &ConnectionConfig,
-        expected: Option<NodeId>,
-        dial_key: Option<DialKey>,
+        whom: Whom,
         deadline: Timestamp,
         rng: &mut SecretRng,
         out: &mut Vec<u8>,
     ) -> Self {
+        let Whom { expected, dial_key, question } = whom;
         // A key with which no secret can be made, which no handshake ever proved, is as good as none.
-        let step = dial_key.and_then(|key| dial_ik(config, expected, key, rng, out));
+        let step = dial_key.and_then(|key| dial_ik(config, expected, key, question, rng, out));
         let step = step.unwrap_or_else(|| {
             let prologue = prologue_of(config, Pattern::Xx, out);
             dial_xx(config, &prologue, expected, rng, out)
@@ -289,8 +307,9 @@ impl Step {
             (Self::Second { noise, expected }, RecordKind::Handshake) => {
                 read_second(config, Pattern::Xx, noise, expected, message, out).map(Next::Break)
             }
-            (Self::SecondOfIk { noise, expected, .. }, RecordKind::Handshake) => {
-                read_second(config, Pattern::Ik, noise, expected, message, out).map(Next::Break)
+            (Self::SecondOfIk { noise, expected, question, .. }, RecordKind::Handshake) => {
+                let secured = read_second(config, Pattern::Ik, noise, expected, message, out)?;
+                Ok(Next::Break(Secured { early: question.map(|question| (early::ID, question)), ..secured }))
             }
             (Self::SecondOfIk { expected, prologue, first, .. }, RecordKind::Retry) => {
                 let prologue = after_retry(&prologue, &first, record.raw);
@@ -353,18 +372,21 @@ fn dial_ik(
     config: &ConnectionConfig,
     expected: Option<NodeId>,
     DialKey(key): DialKey,
+    question: Option<Message>,
     rng: &mut SecretRng,
     out: &mut Vec<u8>,
 ) -> Option<Step> {
+    let words = question.as_ref().and_then(|question| early::encode(config, question));
     let start = out.len();
     let prologue = prologue_of(config, Pattern::Ik, out);
     let mut noise = HandshakeState::ik_initiator(&prologue, config.static_key.clone(), key, rng);
     let at = out.len();
-    if write_message(config, &mut noise, NO_VERSION, out).is_err() {
+    if write_first_of_ik(config, &mut noise, words.as_deref().unwrap_or_default(), out).is_err() {
         out.truncate(start);
         return None;
     }
-    Some(Step::SecondOfIk { noise, expected, prologue, first: out[at..].to_vec() })
+    let question = question.filter(|_| words.is_some());
+    Some(Step::SecondOfIk { noise, expected, prologue, first: out[at..].to_vec(), question })
 }
 
 /// Reads a preamble: what it says, and the version to speak.

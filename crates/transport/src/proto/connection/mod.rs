@@ -16,7 +16,8 @@
 //!                                     Open, paused
 //! ```
 //! The steps of the handshake are in `handshake.rs`. `Established` is told on the way to `Open`: message 1 of IK can be
-//! repeated by whoever heard it, so its author counts only once it has sealed something.
+//! repeated by whoever heard it, so its author counts only once it has sealed something. A question in it (`early.rs`) is told as
+//! [`ConnectionEvent::Early`] on the way to `Confirming`, and may be answered there.
 //!
 //! From each of them to `Closed`, exactly once, with [`ConnectionEvent::Closed`]:
 //!
@@ -31,19 +32,21 @@
 //!
 //! # Inputs and outputs
 //! Bytes, the end of the stream, [`ConnectionCommand`]s and timeouts go in; bytes, [`ConnectionEvent`]s and the next
-//! timeout come out: see [`Connection`]. Before `Established` a notification is dropped and a request fails with
-//! `NotConnected`. The machine holds one record of input at most, beside what was handed in while it wants no bytes.
+//! timeout come out: see [`Connection`]. Before `Established` a notification is dropped, an answer too unless the question came
+//! with message 1, and a request fails with `NotConnected`. The machine holds one record of input at most, beside what was
+//! handed in while it wants no bytes.
 //!
 //! # Credit
 //! [`Consumed`](ConnectionCommand::Consumed) counts as [`credit::cost`] does: for each message what its
 //! [`Charge`](peerage_core::Charge) held when the event came, and what [`Skipped`](ConnectionEvent::Skipped) says.
 //!
 //! Reading order: `config.rs`, `handshake.rs`, `sealed.rs`, `records.rs`, `open.rs`, `mux.rs`, `credit.rs`, `requests.rs`,
-//! `heartbeat.rs`, `commands.rs`.
+//! `early.rs`, `heartbeat.rs`, `commands.rs`.
 
 pub mod commands;
 mod config;
 pub mod credit;
+mod early;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod handshake;
@@ -68,12 +71,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use peerage_core::{
     Account, Class, CloseReason, Closed, ClosedBy, Connection, ConnectionCommand, ConnectionEvent, DialKey, DropReason,
-    LinkInfo, NodeId, Now, PerClass, RequestError, SecretRng, Timestamp, queue::rest,
+    LinkInfo, Message, NodeId, Now, PerClass, RequestError, SecretRng, Timestamp, queue::rest,
 };
 use peerage_wire::{RecordKind, put_record};
 
 use commands::MAX_HEARTBEAT_DATA;
-use handshake::{Answer, Channel, Failure, Handshake, Secured};
+use handshake::{Answer, Channel, Failure, Handshake, Secured, Whom};
 use open::{Events, Open};
 
 /// A connection over a stream that delivers bytes in order, such as TCP. See the [module](self).
@@ -108,6 +111,10 @@ struct Confirming {
     open: Open,
     info: LinkInfo,
     deadline: Timestamp,
+    /// The id of a question that came with message 1 and was not answered yet.
+    asked: Option<u64>,
+    /// Whether its answer waits in `open` and may be sent.
+    answers: bool,
 }
 
 impl SecureConnection {
@@ -138,11 +145,27 @@ impl SecureConnection {
         expected: Option<NodeId>,
         dial_key: Option<DialKey>,
         now: Now,
+        rng: SecretRng,
+    ) -> Self {
+        Self::ask(config, remote, expected, dial_key, None, now, rng)
+    }
+
+    /// As [`dial`](Self::dial), with what will be asked as soon as the connection stands. If there is a dial key, and the command
+    /// is one of [`early`](ConnectionConfig::early), message 1 asks it; the same request, made within a second, finds its answer under
+    /// way or there. It is sent like any other if message 1 came to nothing.
+    pub fn ask(
+        config: Arc<ConnectionConfig>,
+        remote: SocketAddr,
+        expected: Option<NodeId>,
+        dial_key: Option<DialKey>,
+        question: Option<Message>,
+        now: Now,
         mut rng: SecretRng,
     ) -> Self {
         let mut output = Vec::new();
         let deadline = now.mono + config.handshake_deadline;
-        let handshake = Handshake::dial(&config, expected, dial_key, deadline, &mut rng, &mut output);
+        let whom = Whom { expected, dial_key, question };
+        let handshake = Handshake::dial(&config, whom, deadline, &mut rng, &mut output);
         Self::handshaking(config, true, remote, handshake, output, rng)
     }
 
@@ -208,7 +231,7 @@ impl SecureConnection {
     }
 
     /// Keys stand. In IK the responder spoke last, and waits.
-    fn secured(&mut self, now: Now, secured: Secured, data: Bytes, deadline: Timestamp) {
+    fn secured(&mut self, now: Now, mut secured: Secured, data: Bytes, deadline: Timestamp) {
         let (dial_key, repeatable) = match &secured.channel {
             Channel::Noise { pattern, keys } => (Some(DialKey(keys.remote_static)), pattern.first_may_be_repeated()),
             Channel::Below => (None, false),
@@ -222,13 +245,21 @@ impl SecureConnection {
             dial_key,
         };
         let waits = !self.outbound && repeatable;
+        let early = secured.early.take();
         let mut open = Open::new(&self.config, self.outbound, secured, data, now.mono, &mut self.rng);
         if let Some(account) = self.account.take() {
             open.handle_command(now.mono, ConnectionCommand::Account(account), &mut self.events);
         }
         if waits {
-            self.state = State::Confirming(Box::new(Confirming { open, info, deadline }));
+            let asked = early.map(|(id, message)| {
+                self.events.push_back(ConnectionEvent::Early { id, claims: info.peer, message });
+                id
+            });
+            self.state = State::Confirming(Box::new(Confirming { open, info, deadline, asked, answers: false }));
         } else {
+            if let Some((_, question)) = early {
+                open.has_asked(question, now.mono);
+            }
             self.establish(open, info);
         }
     }
@@ -323,6 +354,14 @@ impl Connection for SecureConnection {
             (State::Confirming(confirming), command @ ConnectionCommand::Heartbeat(_)) => {
                 confirming.open.handle_command(now.mono, command, &mut self.events);
             }
+            (State::Confirming(confirming), ConnectionCommand::Respond { id, outbound })
+                if confirming.asked == Some(id) =>
+            {
+                confirming.asked = None;
+                confirming.answers = outbound.message.len() <= early::MAX_ANSWER;
+                let command = ConnectionCommand::Respond { id, outbound };
+                confirming.open.handle_command(now.mono, command, &mut self.events);
+            }
             (State::Handshaking(..) | State::Confirming(_), ConnectionCommand::Request { id, .. }) => {
                 let result = Err(RequestError::Dropped(DropReason::NotConnected));
                 self.events.push_back(ConnectionEvent::Response { id, result });
@@ -357,12 +396,14 @@ impl Connection for SecureConnection {
     fn poll_transmit(&mut self, now: Now, buf: &mut Vec<u8>, limit: usize) -> bool {
         let start = buf.len();
         buf.append(&mut self.output);
-        let sealed = match &mut self.state {
-            State::Confirming(confirming) => confirming.open.greet(now, buf),
-            State::Open(open) if buf.len() - start <= limit => {
-                open.poll_transmit(now, buf, limit - (buf.len() - start))
+        let left = limit.checked_sub(buf.len() - start);
+        let sealed = match (&mut self.state, left) {
+            (State::Confirming(confirming), Some(left)) if confirming.answers => {
+                confirming.open.poll_transmit(now, buf, left)
             }
-            State::Handshaking(..) | State::Open(_) | State::Closed => Ok(()),
+            (State::Confirming(confirming), _) => confirming.open.greet(now, buf),
+            (State::Open(open), Some(left)) => open.poll_transmit(now, buf, left),
+            (State::Handshaking(..) | State::Open(_) | State::Closed, _) => Ok(()),
         };
         if let Err(closed) = sealed {
             self.end(closed);
@@ -373,6 +414,7 @@ impl Connection for SecureConnection {
     fn wants_to_send(&mut self) -> PerClass<bool> {
         let mut wants = match &mut self.state {
             State::Open(open) => open.wants_to_send(),
+            State::Confirming(confirming) if confirming.answers => confirming.open.wants_to_send(),
             State::Confirming(confirming) => {
                 PerClass::from_fn(|class| class == Class::Control && confirming.open.greets())
             }
@@ -387,6 +429,7 @@ impl Connection for SecureConnection {
         buf.append(&mut self.output);
         let sealed = match &mut self.state {
             _ if buf.len() > start => Ok(()),
+            State::Confirming(confirming) if confirming.answers => confirming.open.poll_record(now, buf, class, limit),
             State::Confirming(confirming) => confirming.open.greet(now, buf),
             State::Open(open) => open.poll_record(now, buf, class, limit),
             State::Handshaking(..) | State::Closed => Ok(()),

@@ -21,6 +21,7 @@ use super::{
     ConnectionConfig,
     commands::{self, Answer, Beat, Grant, MAX_HEARTBEAT_DATA},
     credit::{ReceiveCredit, SendCredit, cost},
+    early::{Asked, Found},
     handshake::{Channel, Pattern, Secured},
     heartbeat::{ControlRate, Heartbeat},
     mux::{Mux, Room},
@@ -86,6 +87,8 @@ struct Session {
     receive_credit: ReceiveCredit,
     rate: ControlRate,
     requests: Requests,
+    /// A question of ours that went with message 1, until its request is made.
+    asked: Option<Box<Asked>>,
     heartbeat: Heartbeat,
 }
 
@@ -121,6 +124,7 @@ impl Open {
             receive_credit: ReceiveCredit::new(),
             rate: ControlRate::new(now),
             requests: Requests::default(),
+            asked: None,
             heartbeat,
         };
         Self {
@@ -135,6 +139,12 @@ impl Open {
         }
     }
 
+    /// Message 1 asked this already.
+    pub(super) fn has_asked(&mut self, question: Message, now: Timestamp) {
+        self.session.requests.reserve();
+        self.session.asked = Some(Box::new(Asked::new(question, now)));
+    }
+
     /// Whether the other side has shown that it has the keys, by a DATA record: whoever repeats messages of others cannot.
     pub(super) const fn is_confirmed(&self) -> bool {
         self.confirmed
@@ -146,8 +156,9 @@ impl Open {
 
     pub(super) fn next_timeout(&self) -> Timestamp {
         let retry = self.pause.as_ref().map(|pause| pause.retry);
-        let deadlines = [retry, self.pace.next_timeout(), self.session.requests.next_timeout()].into_iter().flatten();
-        deadlines.fold(self.session.heartbeat.next_timeout(), Timestamp::min)
+        let asked = self.session.asked.as_ref().map(|asked| asked.until());
+        let deadlines = [retry, asked, self.pace.next_timeout(), self.session.requests.next_timeout()];
+        deadlines.into_iter().flatten().fold(self.session.heartbeat.next_timeout(), Timestamp::min)
     }
 
     /// `Err` is how the connection ends; here and below.
@@ -239,6 +250,12 @@ impl Open {
             events.push_back(ConnectionEvent::Response { id, result: Err(RequestError::Timeout) });
         }
         self.session.mux.forget_all_abandoned(&self.session.requests);
+        if let Some(asked) = self.session.asked.take_if(|asked| asked.until() <= now.mono)
+            && let Some(answer) = asked.unclaimed()
+        {
+            let (class, bytes) = (answer.command.class(), cost(answer.len()));
+            push(events, ConnectionEvent::Skipped { count: 0, class, bytes });
+        }
         Ok(())
     }
 
@@ -262,8 +279,16 @@ impl Open {
                 events.push_back(ConnectionEvent::Response { id, result });
             }
             ConnectionCommand::Request { id, outbound, timeout } => {
-                let id = session.requests.begin(id, now + timeout);
-                session.send(Envelope::Request(id), outbound);
+                match session.asked.take_if(|asked| asked.is(&outbound.message)).map(|asked| asked.found()) {
+                    Some(Found::Answer(message, charge)) => {
+                        events.push_back(ConnectionEvent::Response { id, result: Ok((message, charge)) });
+                    }
+                    Some(Found::UnderWay(under_way)) => session.requests.resume(under_way, id, now + timeout),
+                    None => {
+                        let id = session.requests.begin(id, now + timeout);
+                        session.send(Envelope::Request(id), outbound);
+                    }
+                }
             }
             ConnectionCommand::Consumed { class, bytes } => session.receive_credit.consume(class, bytes),
             ConnectionCommand::Heartbeat(data) if data.len() <= MAX_HEARTBEAT_DATA => session.heartbeat.set_data(data),
@@ -416,28 +441,34 @@ impl Session {
                         self.packing.count_received(body, packed);
                     }
                     if let Some(incoming) = incoming {
-                        push(events, self.deliver(incoming));
+                        self.deliver(incoming, events);
                     }
                 }
             }
         }
     }
 
-    /// What to tell of a complete message.
-    fn deliver(&mut self, incoming: Incoming) -> ConnectionEvent {
+    /// Tells of a complete message.
+    fn deliver(&mut self, incoming: Incoming, events: &mut Events) {
         let Incoming { envelope, message, charge } = incoming;
         let (class, bytes) = (message.command.class(), cost(message.len()));
         if !self.config.limits.knows(message.command) {
-            return ConnectionEvent::Skipped { count: 1, class, bytes };
+            return push(events, ConnectionEvent::Skipped { count: 1, class, bytes });
         }
-        match envelope {
+        if let Envelope::Response(id) = envelope
+            && let Some(asked) = self.asked.as_mut().filter(|asked| asked.awaits(id))
+        {
+            return asked.answered(message, charge);
+        }
+        let event = match envelope {
             Envelope::Notification => ConnectionEvent::Message { message, charge },
             Envelope::Request(id) => ConnectionEvent::Request { id, message, charge },
             Envelope::Response(id) => match self.requests.end(id) {
                 Some(id) => ConnectionEvent::Response { id, result: Ok((message, charge)) },
                 None => ConnectionEvent::Skipped { count: 0, class, bytes },
             },
-        }
+        };
+        push(events, event);
     }
 
     /// A message of class `Control`: the transport's own, or of a later version of it. It needs no budget, so that credit

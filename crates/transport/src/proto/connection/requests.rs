@@ -16,6 +16,17 @@ pub(super) struct Requests {
 }
 
 impl Requests {
+    /// Uses up the first id, for a request that is not made yet.
+    pub(super) fn reserve(&mut self) {
+        self.next = self.next.max(1);
+    }
+
+    /// Begins a request that is under way already, with this reserved id.
+    pub(super) fn resume(&mut self, id: u64, name: u64, deadline: Timestamp) {
+        self.open.insert(id, name);
+        self.deadlines.set(id, deadline);
+    }
+
     /// Begins a request; its id on the wire.
     pub(super) fn begin(&mut self, name: u64, deadline: Timestamp) -> u64 {
         let id = self.next;

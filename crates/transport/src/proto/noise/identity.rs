@@ -11,7 +11,8 @@
 //! there before a first record under the keys, which only who made the message can seal.
 //!
 //! A payload is `body length u16 | body | zeros` up to the next multiple of 256 bytes, so that its length does not
-//! tell how many addresses a node has. Message 1 of XX has no payload: it would travel in clear.
+//! tell how many addresses a node has. Message 1 of XX has no payload: it would travel in clear. In message 1 of IK there may
+//! stand `length u16 | words` between the body and the zeros: what the initiator says before it is known to be there.
 
 use std::net::SocketAddr;
 
@@ -32,6 +33,10 @@ const BLOCK: usize = 256;
 
 /// The longest payload accepted, in bytes: four blocks, our guess at what later versions may need.
 const MAX_PAYLOAD: usize = 4 * BLOCK;
+
+/// Early words in bytes at most (our guess: a question of thirty-two bytes many times over, and with a proof of four addresses
+/// still within the longest payload).
+pub const MAX_EARLY: usize = 512;
 
 /// How many listen addresses a node may name: as many as in its signed record.
 pub const MAX_LISTEN_ADDRESSES: usize = 4;
@@ -163,8 +168,23 @@ pub fn seal_payload(identity: &Keypair, claim: &Claim, hello: &Hello) -> Vec<u8>
     seal_signed(identity, &claim.signed_bytes(claim.role), hello)
 }
 
+/// The payload of message 1 of IK: as [`seal_payload`], with `early` words of [`MAX_EARLY`] bytes at most.
+pub fn seal_first_payload(identity: &Keypair, claim: &Claim, hello: &Hello, early: &[u8]) -> Vec<u8> {
+    let mut payload = proof(identity, &claim.signed_bytes(claim.role), hello);
+    if let Some(len) = u16::try_from(early.len()).ok().filter(|len| (1..=MAX_EARLY).contains(&usize::from(*len))) {
+        payload.extend_from_slice(&len.to_be_bytes());
+        payload.extend_from_slice(early);
+    }
+    pad(payload)
+}
+
 /// The payload by which `identity` proves what these bytes say.
 pub(in crate::proto) fn seal_signed(identity: &Keypair, signed: &[u8], hello: &Hello) -> Vec<u8> {
+    pad(proof(identity, signed, hello))
+}
+
+/// The body of a payload, behind its length.
+fn proof(identity: &Keypair, signed: &[u8], hello: &Hello) -> Vec<u8> {
     let signature = identity.sign(signed);
     let (r, s) = signature.split_at(32);
     let body = payload::to_bytes(&Body {
@@ -174,7 +194,11 @@ pub(in crate::proto) fn seal_signed(identity: &Keypair, signed: &[u8], hello: &H
         listen: hello.listen.clone(),
     });
     let len = u16::try_from(body.len()).expect("a body of four addresses at most has 187 bytes at most");
-    let mut payload = [len.to_be_bytes().as_slice(), &body].concat();
+    [len.to_be_bytes().as_slice(), &body].concat()
+}
+
+/// A payload up to the end of its last block.
+fn pad(mut payload: Vec<u8>) -> Vec<u8> {
     payload.resize(payload.len().next_multiple_of(BLOCK), 0);
     payload
 }
@@ -187,6 +211,22 @@ pub fn open_payload(payload: &[u8], claim: &Claim, own: NodeId) -> Result<Remote
     open_signed(payload, own, claim.role, |role| claim.signed_bytes(role))
 }
 
+/// Checks the payload of message 1 of IK, as [`open_payload`]: who sent it, and its early words, of which there may be none.
+///
+/// # Errors
+/// Those of [`open_payload`], and [`Malformed`](ProofError::Malformed) for more than [`MAX_EARLY`] bytes of them.
+pub fn open_first_payload<'a>(
+    payload: &'a [u8],
+    claim: &Claim,
+    own: NodeId,
+) -> Result<(RemoteIdentity, &'a [u8]), ProofError> {
+    let (body, early) = unpad(payload)?;
+    if early.len() > MAX_EARLY {
+        return Err(ProofError::Malformed);
+    }
+    Ok((verify(body, own, claim.role, |role| claim.signed_bytes(role))?, early))
+}
+
 /// Checks a payload that should prove what `signed` says for the sender's role; `own` is the identity of whoever reads it.
 ///
 /// # Errors
@@ -197,7 +237,21 @@ pub(in crate::proto) fn open_signed(
     role: Role,
     signed: impl Fn(Role) -> Vec<u8>,
 ) -> Result<RemoteIdentity, ProofError> {
-    let body: Body = payload::from_bytes(unpad(payload)?, MAX_PAYLOAD).map_err(|_| ProofError::Malformed)?;
+    match unpad(payload)? {
+        (body, []) => verify(body, own, role, signed),
+        // Only message 1 of IK has more than a proof.
+        _ => Err(ProofError::Padding),
+    }
+}
+
+/// Checks the body of a payload.
+fn verify(
+    body: &[u8],
+    own: NodeId,
+    role: Role,
+    signed: impl Fn(Role) -> Vec<u8>,
+) -> Result<RemoteIdentity, ProofError> {
+    let body: Body = payload::from_bytes(body, MAX_PAYLOAD).map_err(|_| ProofError::Malformed)?;
     let hello = Hello::new(body.features, body.listen)?;
     let signature = body.signature.as_flattened().try_into().expect("twice 32 bytes are 64");
     let made_for = |role| verify_strict(body.identity, &signed(role), signature).is_ok();
@@ -211,16 +265,26 @@ pub(in crate::proto) fn open_signed(
     Ok(RemoteIdentity { node_id: body.identity, hello })
 }
 
-/// The body within its padding.
-fn unpad(payload: &[u8]) -> Result<&[u8], ProofError> {
+/// The body and the early words within their padding.
+fn unpad(payload: &[u8]) -> Result<(&[u8], &[u8]), ProofError> {
     if payload.len() > MAX_PAYLOAD {
         return Err(ProofError::Malformed);
     }
-    let (len, rest) = payload.split_first_chunk().ok_or(ProofError::Malformed)?;
-    let len = usize::from(u16::from_be_bytes(*len));
-    let (body, padding) = rest.split_at_checked(len).ok_or(ProofError::Malformed)?;
-    let padded = payload.len() == (2 + len).next_multiple_of(BLOCK) && padding.iter().all(|&byte| byte == 0);
-    if padded { Ok(body) } else { Err(ProofError::Padding) }
+    let (body, rest) = counted(payload).ok_or(ProofError::Malformed)?;
+    // Zeros are padding and no length: no early words are none.
+    let (early, padding) = match rest.first_chunk() {
+        None | Some([0, 0]) => (&[][..], rest),
+        Some(_) => counted(rest).ok_or(ProofError::Padding)?,
+    };
+    let said = payload.len() - padding.len();
+    let padded = payload.len() == said.next_multiple_of(BLOCK) && padding.iter().all(|&byte| byte == 0);
+    if padded { Ok((body, early)) } else { Err(ProofError::Padding) }
+}
+
+/// Splits off what has its length in front.
+fn counted(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (len, rest) = bytes.split_first_chunk()?;
+    rest.split_at_checked(usize::from(u16::from_be_bytes(*len)))
 }
 
 /// Reads message 1 of XX, which must carry nothing.
@@ -241,12 +305,26 @@ pub fn write_proof(
     hello: &Hello,
     out: &mut Vec<u8>,
 ) -> Result<(), NoiseError> {
-    let claim = Claim {
-        role: handshake.role(),
-        handshake_hash: *handshake.handshake_hash(),
-        static_key: *handshake.local_static(),
-    };
-    handshake.write_message(&seal_payload(identity, &claim, hello), out)
+    handshake.write_message(&seal_payload(identity, &own_claim(handshake), hello), out)
+}
+
+/// As [`write_proof`] for message 1 of IK, with early words of [`MAX_EARLY`] bytes at most; more are left out.
+///
+/// # Errors
+/// Those of [`HandshakeState::write_message`].
+pub fn write_first_proof(
+    handshake: &mut HandshakeState,
+    identity: &Keypair,
+    hello: &Hello,
+    early: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<(), NoiseError> {
+    handshake.write_message(&seal_first_payload(identity, &own_claim(handshake), hello, early), out)
+}
+
+/// What we prove with our next message.
+fn own_claim(handshake: &HandshakeState) -> Claim {
+    Claim { role: handshake.role(), handshake_hash: *handshake.handshake_hash(), static_key: *handshake.local_static() }
 }
 
 /// Reads the next handshake message and checks the proof in it; `own` is our identity.
@@ -254,9 +332,28 @@ pub fn write_proof(
 /// # Errors
 /// Every [`ProofError`] but [`UnexpectedPayload`](ProofError::UnexpectedPayload). The handshake is to be dropped then.
 pub fn read_proof(handshake: &mut HandshakeState, message: &[u8], own: NodeId) -> Result<RemoteIdentity, ProofError> {
+    let (payload, claim) = read_payload(handshake, message)?;
+    open_payload(&payload, &claim, own)
+}
+
+/// As [`read_proof`] for message 1 of IK: with the early words, which are those of whoever said them first.
+///
+/// # Errors
+/// Those of [`read_proof`] and [`open_first_payload`]. The handshake is to be dropped then.
+pub fn read_first_proof(
+    handshake: &mut HandshakeState,
+    message: &[u8],
+    own: NodeId,
+) -> Result<(RemoteIdentity, Vec<u8>), ProofError> {
+    let (payload, claim) = read_payload(handshake, message)?;
+    open_first_payload(&payload, &claim, own).map(|(remote, early)| (remote, early.to_vec()))
+}
+
+/// The payload of the next message, and what it must prove.
+fn read_payload(handshake: &mut HandshakeState, message: &[u8]) -> Result<(Vec<u8>, Claim), ProofError> {
     let handshake_hash = *handshake.handshake_hash();
     let payload = handshake.read_message(message)?;
     // Message 1 of XX has neither proof nor static key, and no peer can make us look for one in it.
     let static_key = *handshake.remote_static().ok_or(NoiseError::OutOfTurn)?;
-    open_payload(&payload, &Claim { role: handshake.role().opposite(), handshake_hash, static_key }, own)
+    Ok((payload, Claim { role: handshake.role().opposite(), handshake_hash, static_key }))
 }

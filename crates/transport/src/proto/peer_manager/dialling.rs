@@ -5,10 +5,10 @@
 //! no place in the book.
 
 use core::{net::SocketAddr, time::Duration};
-use peerage_core::{Action, CloseReason, Closed, ClosedBy, LinkInfo, NodeId, Now, Outlet, Timestamp, Want};
+use peerage_core::{Action, CloseReason, Closed, ClosedBy, LinkInfo, Message, NodeId, Now, Outlet, Timestamp, Want};
 
 use super::{PeerEvent, PeerManager, Unmet, book::Entry};
-use crate::proto::admission::Group;
+use crate::proto::{admission::Group, noise::identity::MAX_EARLY};
 
 /// Dials under way at most (our guess; Bitcoin Core opens one at a time, geth 16).
 const MAX_DIALS: usize = 16;
@@ -100,31 +100,37 @@ impl PeerManager {
                     self.remember_later(now);
                 }
             }
-            Want::Now { peer, addrs } if peer != self.config.local => {
-                if let Some(there) = self.peers.get_mut(&peer) {
-                    there.wanted = now.mono;
-                    return;
-                }
-                let addrs: Vec<_> = addrs.into_iter().filter(|addr| self.allows(&peer, *addr)).collect();
-                self.book.note(now.wall, peer, addrs, None);
-                self.dial_now(now, peer);
+            Want::Now { peer, addrs } => self.want_now(now, peer, addrs, None),
+            Want::Ask { peer, addrs, question } => {
+                // What no first words can carry is not kept until they are said.
+                let question = Some(question).filter(|question| question.len() <= MAX_EARLY);
+                self.want_now(now, peer, addrs, question);
             }
             Want::Keep { peer } => {
                 if let Some(there) = self.peers.get_mut(&peer) {
                     there.useful = Some(now.mono);
                 }
             }
-            Want::Candidate { .. } | Want::Now { .. } => {} // us
+            Want::Candidate { .. } => {} // us
         }
     }
 
-    /// Dials whom somebody wants at once, or says why not.
-    fn dial_now(&mut self, now: Now, peer: NodeId) {
-        match self.dial(now, peer, Purpose::Now) {
+    /// Dials whom somebody wants at once, to ask it this, or says why not.
+    fn want_now(&mut self, now: Now, peer: NodeId, addrs: Vec<SocketAddr>, question: Option<Message>) {
+        if peer == self.config.local {
+            return;
+        }
+        if let Some(there) = self.peers.get_mut(&peer) {
+            there.wanted = now.mono;
+            return;
+        }
+        let addrs: Vec<_> = addrs.into_iter().filter(|addr| self.allows(&peer, *addr)).collect();
+        self.book.note(now.wall, peer, addrs, None);
+        match self.dial_to_ask(now, peer, Purpose::Now, question.as_ref()) {
             Ok(()) => {}
-            Err(Unmet::Busy) if self.waiting.iter().any(|(_, waits)| *waits == peer) => {}
+            Err(Unmet::Busy) if self.waiting.iter().any(|(_, waits, _)| *waits == peer) => {}
             Err(Unmet::Busy) if self.waiting.len() < MAX_WAITING => {
-                self.waiting.push_back((now.mono + self.config.acquire_timeout, peer));
+                self.waiting.push_back((now.mono + self.config.acquire_timeout, peer, question));
             }
             Err(why) => self.unmet(peer, why),
         }
@@ -132,13 +138,13 @@ impl PeerManager {
 
     /// Looks again at wishes that found all dials taken.
     pub(super) fn serve_waiting(&mut self, now: Now) {
-        for (deadline, peer) in core::mem::take(&mut self.waiting) {
+        for (deadline, peer, question) in core::mem::take(&mut self.waiting) {
             if self.peers.contains_key(&peer) {
                 continue;
             }
-            match self.dial(now, peer, Purpose::Now) {
+            match self.dial_to_ask(now, peer, Purpose::Now, question.as_ref()) {
                 Ok(()) => {}
-                Err(Unmet::Busy) if now.mono < deadline => self.waiting.push_back((deadline, peer)),
+                Err(Unmet::Busy) if now.mono < deadline => self.waiting.push_back((deadline, peer, question)),
                 Err(why) => self.unmet(peer, why),
             }
         }
@@ -151,6 +157,17 @@ impl PeerManager {
 
     /// Dials a peer, or makes a dial that is under way serve one purpose more.
     pub(super) fn dial(&mut self, now: Now, peer: NodeId, purpose: Purpose) -> Result<(), Unmet> {
+        self.dial_to_ask(now, peer, purpose, None)
+    }
+
+    /// As [`dial`](Self::dial), with what will be asked; a dial that is under way already carries what it carries.
+    fn dial_to_ask(
+        &mut self,
+        now: Now,
+        peer: NodeId,
+        purpose: Purpose,
+        question: Option<&Message>,
+    ) -> Result<(), Unmet> {
         let wanted = purpose == Purpose::Now;
         if let Some(under_way) = self.dials.values_mut().find(|dial| dial.peer == peer) {
             under_way.purpose = under_way.purpose.max(purpose);
@@ -171,7 +188,8 @@ impl PeerManager {
         entry.dialled = now.wall;
         let dial_key = entry.dial_key.filter(|key| entry.refused_key != Some(*key));
         self.dials.insert(addr, Dial { peer, purpose, wanted, begun: now.mono, ration });
-        self.actions.push_back(Action::Link(Outlet::Dial { addr, expected: Some(peer), dial_key }));
+        let question = question.filter(|_| dial_key.is_some()).cloned();
+        self.actions.push_back(Action::Link(Outlet::Dial { addr, expected: Some(peer), dial_key, question }));
         Ok(())
     }
 

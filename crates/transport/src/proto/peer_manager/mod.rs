@@ -55,8 +55,8 @@ use core::{
 };
 pub use peerage_core::Unmet;
 use peerage_core::{
-    Action, CloseReason, Done, Doors, Fault, JobId, KeyedState, LinkId, LinkInfo, LinkStats, NetworkEvent, NoJob,
-    NodeId, Now, Outlet, Protocol, Seed, SeededRng, Timers, Timestamp, UnixMillis,
+    Action, CloseReason, Done, Doors, Fault, JobId, KeyedState, LinkId, LinkInfo, LinkStats, Message, NetworkEvent,
+    NoJob, NodeId, Now, Outlet, Protocol, Seed, SeededRng, Timers, Timestamp, UnixMillis,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -143,8 +143,8 @@ pub struct PeerManager {
     /// Hosts of those whom the operator named, where dials for a wish ended since whom to keep was looked at last.
     freed: BTreeSet<IpAddr>,
     rations: Rations,
-    /// Who is wanted at once while all dials are taken, and until when that is of use.
-    waiting: VecDeque<(Timestamp, NodeId)>,
+    /// Who is wanted at once while all dials are taken, until when that is of use, and what is to be asked.
+    waiting: VecDeque<(Timestamp, NodeId, Option<Message>)>,
     peers: BTreeMap<NodeId, Peer>,
     links: BTreeMap<LinkId, NodeId>,
     /// Who left last, and which group of addresses answers for them.

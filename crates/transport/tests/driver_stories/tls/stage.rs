@@ -123,7 +123,7 @@ async fn open(
     dials: bool,
     now: Now,
 ) -> Result<Link, Closed> {
-    let target = dials.then_some(Target { expected: None, dial_key: None });
+    let target = dials.then_some(Target { expected: None, dial_key: None, question: None });
     let opened = in_time("a handshake", channel.open(stream, remote, target, now)).await;
     opened.map(|(stream, connection)| Link::new(stream, connection))
 }

@@ -4,9 +4,15 @@ use peerage_core::{CloseReason, NodeId};
 use peerage_wire::{RecordKind, put_record};
 
 use super::{Channel, ConnectionConfig, Failure, Pattern, Secured, VERSION_SHIFT};
-use crate::proto::noise::{
-    HandshakeState, NoiseError,
-    identity::{Hello, MAX_LISTEN_ADDRESSES, ProofError, RemoteIdentity, read_first_message, read_proof, write_proof},
+use crate::proto::{
+    connection::early,
+    noise::{
+        HandshakeState, NoiseError,
+        identity::{
+            Hello, MAX_LISTEN_ADDRESSES, ProofError, RemoteIdentity, read_first_message, read_first_proof, read_proof,
+            write_first_proof, write_proof,
+        },
+    },
 };
 
 /// What message 1 of IK names for a version: the responder is still to choose one.
@@ -51,8 +57,8 @@ pub(super) fn read_first_of_ik(
     message: &[u8],
     out: &mut Vec<u8>,
 ) -> Result<Option<Secured>, Failure> {
-    let remote = match read_proof(&mut noise, message, config.keypair.node_id()) {
-        Ok(remote) => remote,
+    let (remote, words) = match read_first_proof(&mut noise, message, config.keypair.node_id()) {
+        Ok(read) => read,
         // Its first tag, that of the initiator's static key, holds under our static key and no other.
         Err(ProofError::Noise(NoiseError::Authentication)) if noise.remote_static().is_none() => {
             return Ok(None);
@@ -62,9 +68,10 @@ pub(super) fn read_first_of_ik(
     if version_of(&remote) != NO_VERSION {
         return Err(Failure::refuse(CloseReason::BadHandshake));
     }
+    let early = early::decode(config, &words).map_err(Failure::refuse)?;
     write_message(config, &mut noise, version, out).map_err(|_| Failure::refuse(CloseReason::BadHandshake))?;
     let keys = noise.split().expect("message 2 was written just now");
-    Ok(Some(Secured::new(config, Channel::Noise { pattern: Pattern::Ik, keys }, &remote)))
+    Ok(Some(Secured { early, ..Secured::new(config, Channel::Noise { pattern: Pattern::Ik, keys }, &remote) }))
 }
 
 /// Message 2 at the initiator. In XX message 3 is its answer; in IK it is the last, and a refusal comes under its keys.
@@ -111,6 +118,19 @@ pub(super) fn read_third(
     }
     let keys = noise.split().expect("message 3 was read just now");
     Ok(Secured::new(config, Channel::Noise { pattern: Pattern::Xx, keys }, &remote))
+}
+
+/// Appends message 1 of IK, with these early words. It fails only if no secret can be made with the key.
+pub(super) fn write_first_of_ik(
+    config: &ConnectionConfig,
+    noise: &mut HandshakeState,
+    words: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<(), NoiseError> {
+    let mut message = Vec::new();
+    write_first_proof(noise, &config.keypair, &hello(config, NO_VERSION), words, &mut message)?;
+    put_record(out, config.magic, RecordKind::Handshake, |out| out.extend_from_slice(&message));
+    Ok(())
 }
 
 /// Appends our next message with our proof. It fails only on a key of the other side's that yields no secret.

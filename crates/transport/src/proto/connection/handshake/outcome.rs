@@ -2,7 +2,7 @@
 
 use core::net::SocketAddr;
 
-use peerage_core::{CloseReason, Closed, NodeId};
+use peerage_core::{CloseReason, Closed, Message, NodeId};
 
 use super::{ConnectionConfig, Pattern};
 use crate::proto::{
@@ -18,6 +18,8 @@ pub(in crate::proto::connection) struct Secured {
     /// Offered by both.
     pub(in crate::proto::connection) features: u64,
     pub(in crate::proto::connection) listen: Vec<SocketAddr>,
+    /// What message 1 of IK asked, and the id of that request.
+    pub(in crate::proto::connection) early: Option<(u64, Message)>,
 }
 
 /// What protects the records from now on.
@@ -37,7 +39,7 @@ pub(in crate::proto::connection) enum Channel {
 impl Secured {
     pub(super) fn new(config: &ConnectionConfig, channel: Channel, remote: &RemoteIdentity) -> Self {
         let features = config.offered() & remote.hello.features();
-        Self { channel, peer: remote.node_id, features, listen: remote.hello.listen().to_vec() }
+        Self { channel, peer: remote.node_id, features, listen: remote.hello.listen().to_vec(), early: None }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::proto::{
     keypair::Keypair,
     noise::{
         CipherState, DhKeypair, HandshakeState, Role,
-        identity::{Hello, read_first_message, read_proof, write_proof},
+        identity::{Hello, read_first_message, read_proof, write_first_proof},
     },
 };
 
@@ -93,17 +93,28 @@ impl Hand {
 
     /// Message 1 of XX.
     pub(super) fn say_first(&mut self) -> Vec<u8> {
+        self.say_first_and(&[])
+    }
+
+    /// The same with words, which have no place in it.
+    pub(super) fn say_first_and(&mut self, words: &[u8]) -> Vec<u8> {
         let mut message = Vec::new();
-        self.noise().write_message(&[], &mut message).expect("its turn");
+        self.noise().write_message(words, &mut message).expect("its turn");
         clear(RecordKind::Handshake, &message)
     }
 
     /// Any other message.
     pub(super) fn prove(&mut self, version: u64) -> Vec<u8> {
+        self.prove_and_say(version, &[])
+    }
+
+    /// The same with early words, which have a place in message 1 of IK alone.
+    pub(super) fn prove_and_say(&mut self, version: u64, words: &[u8]) -> Vec<u8> {
         let mut message = Vec::new();
         let hello = Hello::new(version << 56, Vec::new()).expect("no address");
         let Self { keypair, noise, .. } = self;
-        write_proof(noise.as_mut().expect("under way"), keypair, &hello, &mut message).expect("its turn");
+        let noise = noise.as_mut().expect("under way");
+        write_first_proof(noise, keypair, &hello, words, &mut message).expect("its turn");
         clear(RecordKind::Handshake, &message)
     }
 

@@ -44,6 +44,8 @@ listed! {
         SecondOfIk,
         Third,
         Confirming,
+        /// The same, and message 1 asked something.
+        Asked,
         /// Open, and nothing came yet: the first bytes may be a refusal in clear.
         Unconfirmed,
         Open,
@@ -61,6 +63,8 @@ listed! {
         PreambleOfIk,
         /// The message that is due; where none is, any.
         Handshake,
+        /// The same with a question, which message 1 of IK may ask.
+        Question,
         /// A message, or a record, that does not authenticate.
         Forged,
         Refuse,
@@ -127,7 +131,7 @@ fn expected(place: Place, input: Input) -> Outcome {
     match (input, place) {
         // What is over is over. What comes while memory is short waits.
         (
-            PreambleOfXx | PreambleOfIk | Handshake | Forged | Refuse | Data | Close | Retry | Garbage,
+            PreambleOfXx | PreambleOfIk | Handshake | Question | Forged | Refuse | Data | Close | Retry | Garbage,
             Paused | Ending | Place::Closed,
         ) => Stays,
 
@@ -135,36 +139,41 @@ fn expected(place: Place, input: Input) -> Outcome {
         (PreambleOfIk, Preamble) => To(FirstOfIk),
         (Handshake, First) => To(Third),
         (Handshake, FirstOfIk) => To(Confirming),
+        (Question, FirstOfIk) => To(Asked),
+        (AskRespond, Asked) => To(Confirming),
+        // Only message 1 of IK has words.
+        (Question, First | Second) => us(BadHandshake, Says::Refuse),
+        (Question, SecondOfIk | Third) => us(BadHandshake, Says::Close),
         (Handshake, Second | SecondOfIk | Third) => To(Open),
         (Retry, SecondOfIk) => To(Second),
-        (Data, Confirming) => To(Open),
+        (Data, Confirming | Asked) => To(Open),
         (Data, Unconfirmed | Open) => Stays,
         // It may have been made for a key that we had once.
         (Forged, FirstOfIk) => To(First),
 
-        (Handshake | Forged | Data | Close | Retry, Preamble) => us(UnexpectedRecord, Says::Nothing),
+        (Handshake | Question | Forged | Data | Close | Retry, Preamble) => us(UnexpectedRecord, Says::Nothing),
         (PreambleOfXx | PreambleOfIk | Data | Close, First | FirstOfIk | Second | SecondOfIk | Third)
         | (Retry, First | FirstOfIk | Second | Third) => us(UnexpectedRecord, Says::Refuse),
-        (PreambleOfXx | PreambleOfIk | Handshake | Retry, Confirming | Unconfirmed | Open) | (Refuse, Open) => {
-            us(UnexpectedRecord, Says::Close)
-        }
-        (Refuse, Preamble | First | FirstOfIk | Second | SecondOfIk | Third | Confirming | Unconfirmed) => {
+        (PreambleOfXx | PreambleOfIk | Handshake | Question | Retry, Confirming | Asked | Unconfirmed | Open)
+        | (Refuse, Open) => us(UnexpectedRecord, Says::Close),
+        (Refuse, Preamble | First | FirstOfIk | Second | SecondOfIk | Third | Confirming | Asked | Unconfirmed) => {
             them(Shutdown)
         }
-        (Close, Confirming | Unconfirmed | Open) => them(Shutdown),
+        (Close, Confirming | Asked | Unconfirmed | Open) => them(Shutdown),
         (Forged, First | Second | SecondOfIk | Third) => us(BadHandshake, Says::Refuse),
-        (Forged, Confirming | Unconfirmed | Open) => us(BadRecord, Says::Close),
+        (Forged, Confirming | Asked | Unconfirmed | Open) => us(BadRecord, Says::Close),
         (Garbage, Preamble | First | FirstOfIk | Second | SecondOfIk | Third) => us(WrongMagic, Says::Nothing),
-        (Garbage, Confirming | Unconfirmed | Open) => us(RecordTooLong, Says::Close),
+        (Garbage, Confirming | Asked | Unconfirmed | Open) => us(RecordTooLong, Says::Close),
 
         (StreamEnd, Ending | Place::Closed) => Stays,
         (
             StreamEnd,
-            Preamble | First | FirstOfIk | Second | SecondOfIk | Third | Confirming | Unconfirmed | Open | Paused,
+            Preamble | First | FirstOfIk | Second | SecondOfIk | Third | Confirming | Asked | Unconfirmed | Open
+            | Paused,
         ) => Ends(Closed::by_network(StreamEnded), Says::Nothing),
         (Timeout | LongTimeout, Preamble) => us(HandshakeTimeout, Says::Nothing),
         (Timeout | LongTimeout, First | FirstOfIk | Second | SecondOfIk | Third) => us(HandshakeTimeout, Says::Refuse),
-        (Timeout | LongTimeout, Confirming) => us(HandshakeTimeout, Says::Close),
+        (Timeout | LongTimeout, Confirming | Asked) => us(HandshakeTimeout, Says::Close),
         // A ping; another try; nothing.
         (Timeout, Unconfirmed | Open | Paused | Ending | Place::Closed) | (LongTimeout, Ending | Place::Closed) => {
             Stays
@@ -172,7 +181,7 @@ fn expected(place: Place, input: Input) -> Outcome {
         (LongTimeout, Unconfirmed | Open) => us(HeartbeatTimeout, Says::Close),
         (LongTimeout, Paused) => us(OverBudget, Says::Close),
 
-        (AskRequest, Preamble | First | FirstOfIk | Second | SecondOfIk | Third | Confirming) => {
+        (AskRequest, Preamble | First | FirstOfIk | Second | SecondOfIk | Third | Confirming | Asked) => {
             Fails(RequestError::Dropped(DropReason::NotConnected))
         }
         (AskRequest, Unconfirmed | Open | Paused | Place::Closed) => Stays,
@@ -186,6 +195,7 @@ fn expected(place: Place, input: Input) -> Outcome {
             | SecondOfIk
             | Third
             | Confirming
+            | Asked
             | Unconfirmed
             | Open
             | Paused
@@ -196,11 +206,21 @@ fn expected(place: Place, input: Input) -> Outcome {
         (AskListen, Unconfirmed | Open) => To(Paused),
         (
             AskListen,
-            Preamble | First | FirstOfIk | Second | SecondOfIk | Third | Confirming | Paused | Ending | Place::Closed,
+            Preamble
+            | First
+            | FirstOfIk
+            | Second
+            | SecondOfIk
+            | Third
+            | Confirming
+            | Asked
+            | Paused
+            | Ending
+            | Place::Closed,
         ) => Stays,
         (AskClose, Preamble) => us(Requested, Says::Nothing),
         (AskClose, First | FirstOfIk | Second | SecondOfIk | Third) => us(Requested, Says::Refuse),
-        (AskClose, Confirming | Unconfirmed | Open | Paused) => us(Requested, Says::Close),
+        (AskClose, Confirming | Asked | Unconfirmed | Open | Paused) => us(Requested, Says::Close),
         (AskClose, Ending | Place::Closed) => Stays,
     }
 }
@@ -219,6 +239,7 @@ fn place(connection: &SecureConnection) -> Place {
                 unreachable!("no stream here is secured below; `tests/connection_stories/certified.rs`")
             }
         },
+        State::Confirming(confirming) if confirming.asked.is_some() => Asked,
         State::Confirming(_) => Confirming,
         State::Open(open) if open.wants_bytes() => Open,
         State::Open(_) => Paused,
@@ -231,7 +252,7 @@ fn place(connection: &SecureConnection) -> Place {
 fn inputs_of(kind: RecordKind) -> &'static [Input] {
     match kind {
         RecordKind::Preamble => &[Input::PreambleOfXx, Input::PreambleOfIk],
-        RecordKind::Handshake => &[Input::Handshake, Input::Forged],
+        RecordKind::Handshake => &[Input::Handshake, Input::Question, Input::Forged],
         RecordKind::Refuse => &[Input::Refuse],
         RecordKind::Data => &[Input::Data],
         RecordKind::Close => &[Input::Close],
@@ -269,7 +290,9 @@ const START: Now = Now { mono: peerage_core::Timestamp::from_millis(1000), wall:
 impl Bench {
     fn at(place: Place) -> Self {
         let budget = Budget::new(1 << 20);
-        let ours = Arc::new(config(1, &[(ITEM, 1 << 20)], budget.clone()));
+        let mut ours = config(1, &[(ITEM, 1 << 20)], budget.clone());
+        ours.early = vec![ITEM];
+        let ours = Arc::new(ours);
         let remote = SocketAddr::from(([127, 0, 0, 1], 7000));
         let dial = |key| SecureConnection::dial(Arc::clone(&ours), remote, None, key, START, secrets(3));
         let theirs = config(2, &[], Budget::default()).static_key;
@@ -279,7 +302,7 @@ impl Bench {
             Preamble | First | Third | Open | Paused | Ending | Place::Closed => {
                 (listen, Hand::dialling(Pattern::Xx, &known))
             }
-            FirstOfIk | Confirming => (listen, Hand::dialling(Pattern::Ik, &known)),
+            FirstOfIk | Confirming | Asked => (listen, Hand::dialling(Pattern::Ik, &known)),
             Second | Unconfirmed => {
                 let mut connection = dial(None);
                 let hand = Hand::dialled(Pattern::Xx, theirs, &said(&mut connection));
@@ -309,12 +332,14 @@ impl Bench {
                 self.deliver(&first);
                 self.hand.hear(&said(&mut self.connection));
             }
-            Confirming => {
+            Confirming | Asked => {
                 self.lead(FirstOfIk);
-                let first = self.hand.prove(0);
+                let words = if place == Asked { self::question() } else { Vec::new() };
+                let first = self.hand.prove_and_say(0, &words);
                 self.deliver(&first);
                 self.hand.hear(&said(&mut self.connection));
                 self.hand.split();
+                while self.connection.poll_event().is_some() {}
                 return;
             }
             Unconfirmed => {
@@ -379,7 +404,18 @@ impl Bench {
                     First => self.hand.say_first(),
                     FirstOfIk => self.hand.prove(0),
                     Second | SecondOfIk | Third => self.hand.prove(1),
-                    Preamble | Confirming | Unconfirmed | Open | Paused | Ending | Place::Closed => {
+                    Preamble | Confirming | Asked | Unconfirmed | Open | Paused | Ending | Place::Closed => {
+                        self.hand.record(RecordKind::Handshake, &stale()[12..])
+                    }
+                };
+                self.deliver(&bytes);
+            }
+            Input::Question => {
+                let bytes = match place {
+                    First => self.hand.say_first_and(&self::question()),
+                    FirstOfIk => self.hand.prove_and_say(0, &self::question()),
+                    Second | SecondOfIk | Third => self.hand.prove_and_say(1, &self::question()),
+                    Preamble | Confirming | Asked | Unconfirmed | Open | Paused | Ending | Place::Closed => {
                         self.hand.record(RecordKind::Handshake, &stale()[12..])
                     }
                 };
@@ -391,7 +427,7 @@ impl Bench {
                 self.deliver(&bytes);
             }
             // Until the first record under keys a refusal comes in clear.
-            Input::Refuse if matches!(place, Confirming | Unconfirmed) => {
+            Input::Refuse if matches!(place, Confirming | Asked | Unconfirmed) => {
                 self.deliver(&clear(RecordKind::Refuse, &[CloseReason::Shutdown.code()]));
             }
             Input::Refuse | Input::Close => {
@@ -446,6 +482,13 @@ fn said(connection: &mut SecureConnection) -> Vec<u8> {
     let mut bytes = Vec::new();
     connection.poll_transmit(START, &mut bytes, usize::MAX);
     bytes
+}
+
+/// A question with the id of the answer that [`Input::AskRespond`] gives.
+fn question() -> Vec<u8> {
+    let mut frame = Vec::new();
+    encode_frame(&Message::new(ITEM, vec![1; 32]), Envelope::Request(7), &mut frame);
+    frame
 }
 
 fn ping() -> Vec<u8> {
@@ -513,7 +556,8 @@ fn check(bench: &mut Bench, from: Place, input: Input) {
         }
     }
     assert_eq!(established, usize::from(to == Open && before != Open), "{what}: {events:?}");
-    let waits = matches!((input, to), (Input::AskNotify | Input::AskRequest | Input::AskRespond, Open | Paused));
+    let waits = matches!((input, to), (Input::AskNotify | Input::AskRequest | Input::AskRespond, Open | Paused))
+        || (input, from) == (Input::AskRespond, Asked);
     assert_eq!(bench.account.owed(), if waits { 100 } else { 0 }, "{what}");
     let silent = bench.connection.next_timeout().is_none();
     assert_eq!(silent, matches!(to, Ending | Place::Closed), "{what}");

@@ -1,6 +1,7 @@
 //! Whom the manager dials, at which of several addresses, and which of those stays.
 
 use super::*;
+use peerage_core::{Class, Command, Layer, Message};
 
 /// An address in the `group`-th /16 from 30.0.0.0 on.
 fn at(group: u8, host: u8) -> SocketAddr {
@@ -147,4 +148,45 @@ fn whoever_tells_of_many_nodes_at_somebodys_host_has_it_dialled_by_one_at_a_time
     assert_eq!(dials(&bench.order(wish(11, &[at(2, 2)]))), [at(2, 2)], "at another host");
     fails(&mut bench, 10, port(10));
     assert_eq!(dials(&bench.order(wish(12, &[port(12)]))), [port(12)]);
+}
+
+/// What each dial is to ask.
+fn questions(outlets: Vec<Outlet>) -> Vec<Option<Message>> {
+    let dials = outlets.into_iter().filter_map(|outlet| match outlet {
+        Outlet::Dial { question, .. } => Some(question),
+        _ => None,
+    });
+    dials.collect()
+}
+
+#[test]
+fn a_question_goes_with_a_dial_by_a_key_also_if_that_had_to_wait_and_with_no_other() {
+    let ask = |number: u8, len: usize| {
+        let question = Message::new(Command::new(Layer::Application, 0, Class::Signal), vec![number; len]);
+        let want = Want::Ask { peer: id(number), addrs: vec![at(number, 1)], question: question.clone() };
+        (question, PeerCommand::Want(want))
+    };
+    let mut bench = public(|config| config.target_outbound = 0);
+    let met = |bench: &mut Bench, number: u8| {
+        let (link, _) = bench.link_up(number, true, at(number, 1), Vec::new(), Some(DialKey([number; 32])));
+        bench.down(link);
+    };
+    (1..=4).for_each(|number| met(&mut bench, number));
+    bench.pass(Duration::from_secs(10));
+    let (question, want) = ask(1, 32);
+    let again = want.clone();
+    assert_eq!(questions(bench.order(want)), [Some(question)]);
+    assert_eq!(questions(bench.order(again)), [], "one dial is enough");
+    let (_, want) = ask(2, 513);
+    assert_eq!(questions(bench.order(want)), [None], "longer than any first words");
+    let (_, stranger) = ask(50, 32);
+    assert_eq!(questions(bench.order(stranger)), [None], "nobody knows its key");
+
+    for number in 51..56 {
+        bench.order(ask(number, 32).1);
+    }
+    let (question, want) = ask(3, 32);
+    assert_eq!(questions(bench.order(want)), [], "all dials are taken");
+    fails(&mut bench, 51, at(51, 1));
+    assert_eq!(questions(bench.pass(TICK)), [Some(question)], "it was kept meanwhile");
 }

@@ -129,7 +129,7 @@ async fn whoever_repeats_a_question_and_hangs_up_leaves_no_trace_on_whom_it_name
     friend.is_served().await;
     assert_eq!(victim.flight(id).await, [], "neither a connection nor an answer that was dropped");
     let rest = victim.rest();
-    assert!(!rest.iter().any(|saw| matches!(saw, Saw::Shed(..))), "{rest:?}");
+    assert!(!rest.iter().any(|saw| matches!(saw, Saw::Dropped(..))), "{rest:?}");
     victim.ends_clean([friend]).await;
 }
 

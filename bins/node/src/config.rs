@@ -17,6 +17,7 @@ use std::{
 use thiserror::Error;
 
 use crate::toml_file::{Schema, TomlError, TomlFile, nearest};
+pub(crate) use environment::VARIABLES;
 use environment::{list, value};
 pub use lists::{ListLine, Trusted};
 use logs::DEFAULT_FILTER;
@@ -73,32 +74,6 @@ pub const SCHEMA: Schema = &[
     ),
     ("tls", &["ca", "certificate", "key", "crl"]),
     ("log", &["filter", "format"]),
-];
-
-/// The variables of the environment.
-pub(crate) const VARIABLES: &[&str] = &[
-    "PEERAGE_LISTEN",
-    "PEERAGE_ADVERTISE",
-    "PEERAGE_SEEDS",
-    "PEERAGE_RESERVED",
-    "PEERAGE_TRUSTED",
-    "PEERAGE_ALLOW",
-    "PEERAGE_DENY",
-    "PEERAGE_TARGET_PEERS",
-    "PEERAGE_MAX_PEERS",
-    "PEERAGE_OUTBOUND_PER_GROUP",
-    "PEERAGE_BUDGET_BYTES",
-    "PEERAGE_EGRESS_LIMIT",
-    "PEERAGE_INGRESS_LIMIT",
-    "PEERAGE_OUTBOX",
-    "PEERAGE_COMPRESSION",
-    "PEERAGE_SECURITY",
-    "PEERAGE_TLS_CA",
-    "PEERAGE_TLS_CERTIFICATE",
-    "PEERAGE_TLS_KEY",
-    "PEERAGE_TLS_CRL",
-    "PEERAGE_LOG_FILTER",
-    "PEERAGE_LOG_FORMAT",
 ];
 
 /// Why there is no configuration. The operator's to mend; each says where.

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use crate::toml_file::{Schema, TomlError, TomlFile};
-pub(crate) use environment::layer_of;
+pub(crate) use environment::{VARIABLES, layer_of};
 pub use lists::{ListLine, Trusted};
 use logs::DEFAULT_FILTER;
 pub use logs::{LogConfig, LogFormat, LogLayer};
@@ -74,34 +74,6 @@ pub const SCHEMA: Schema = &[
     ),
     ("tls", &["ca", "certificate", "key", "crl"]),
     ("log", &["filter", "format"]),
-];
-
-/// The variables of the environment.
-pub(crate) const VARIABLES: &[&str] = &[
-    "PEERAGE_LISTEN",
-    "PEERAGE_ADVERTISE",
-    "PEERAGE_SEEDS",
-    "PEERAGE_RESERVED",
-    "PEERAGE_TRUSTED",
-    "PEERAGE_ALLOW",
-    "PEERAGE_DENY",
-    "PEERAGE_TARGET_PEERS",
-    "PEERAGE_MAX_PEERS",
-    "PEERAGE_OUTBOUND_PER_GROUP",
-    "PEERAGE_ACQUIRE_TIMEOUT",
-    "PEERAGE_IDLE_TIMEOUT",
-    "PEERAGE_BUDGET_BYTES",
-    "PEERAGE_EGRESS_LIMIT",
-    "PEERAGE_INGRESS_LIMIT",
-    "PEERAGE_OUTBOX",
-    "PEERAGE_COMPRESSION",
-    "PEERAGE_SECURITY",
-    "PEERAGE_TLS_CA",
-    "PEERAGE_TLS_CERTIFICATE",
-    "PEERAGE_TLS_KEY",
-    "PEERAGE_TLS_CRL",
-    "PEERAGE_LOG_FILTER",
-    "PEERAGE_LOG_FORMAT",
 ];
 
 /// Why there is no configuration. The operator's to mend; each says where.

@@ -3,8 +3,36 @@
 use core::{fmt, str::FromStr};
 use std::collections::BTreeMap;
 
-use super::{ConfigError, Layer, LogLayer, TlsLayer, VARIABLES};
+use super::{ConfigError, Layer, LogLayer, TlsLayer};
 use crate::toml_file::nearest;
+
+/// The variables of the environment.
+pub(crate) const VARIABLES: &[&str] = &[
+    "PEERAGE_LISTEN",
+    "PEERAGE_ADVERTISE",
+    "PEERAGE_SEEDS",
+    "PEERAGE_RESERVED",
+    "PEERAGE_TRUSTED",
+    "PEERAGE_ALLOW",
+    "PEERAGE_DENY",
+    "PEERAGE_TARGET_PEERS",
+    "PEERAGE_MAX_PEERS",
+    "PEERAGE_OUTBOUND_PER_GROUP",
+    "PEERAGE_ACQUIRE_TIMEOUT",
+    "PEERAGE_IDLE_TIMEOUT",
+    "PEERAGE_BUDGET_BYTES",
+    "PEERAGE_EGRESS_LIMIT",
+    "PEERAGE_INGRESS_LIMIT",
+    "PEERAGE_OUTBOX",
+    "PEERAGE_COMPRESSION",
+    "PEERAGE_SECURITY",
+    "PEERAGE_TLS_CA",
+    "PEERAGE_TLS_CERTIFICATE",
+    "PEERAGE_TLS_KEY",
+    "PEERAGE_TLS_CRL",
+    "PEERAGE_LOG_FILTER",
+    "PEERAGE_LOG_FORMAT",
+];
 
 /// What the environment says.
 pub(crate) fn layer_of(environment: impl IntoIterator<Item = (String, String)>) -> Result<Layer, ConfigError> {

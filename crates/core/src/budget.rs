@@ -14,6 +14,7 @@
 mod account;
 #[cfg(test)]
 mod tests;
+mod uptake;
 
 use core::{
     fmt,
@@ -24,6 +25,7 @@ use thiserror::Error;
 
 pub use account::{Account, Owed};
 use account::{Direction, Owing};
+pub use uptake::Taken;
 
 /// What charged bytes are kept for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,10 +98,12 @@ struct Ledger {
     shared_limits: [usize; Pool::ALL.len()],
     /// The cap without all floors.
     floating_limit: usize,
-    /// A peer's floor, for what is sent to it and for what it makes the node hold.
-    floors: [usize; 2],
-    /// Floors that nobody has.
+    /// What all floors are made of: for what is sent, and for what peers make the node hold.
+    aside: [usize; 2],
+    /// For how many peers that is.
     seats: AtomicUsize,
+    /// What of it is in nobody's floor.
+    unseated: [AtomicUsize; 2],
     /// Taken from what is shared, by pool, and all of it.
     shared: [AtomicUsize; Pool::ALL.len()],
     floating: AtomicUsize,
@@ -119,6 +123,11 @@ impl Ledger {
     fn used(&self, pool: Pool) -> usize {
         let within = self.within.get(pool as usize).map_or(0, |bytes| bytes.load(Relaxed));
         self.shared[pool as usize].load(Relaxed) + within
+    }
+
+    /// How large a floor is to be.
+    fn floor(&self, direction: Direction) -> usize {
+        self.aside[direction as usize].checked_div(self.seats.load(Relaxed)).unwrap_or(0)
     }
 
     /// Takes bytes from what is shared.
@@ -181,7 +190,8 @@ impl Budget {
         Self::with_floors(cap, 0)
     }
 
-    /// The same with a floor for each of so many peers: a quarter of the pools that peers fill, in equal parts.
+    /// The same with a floor for each of so many peers: a quarter of the pools that peers fill, in equal parts. How many they are
+    /// may [change](Self::set_seats).
     pub fn with_floors(cap: usize, peers: usize) -> Self {
         Self::with_limits(cap, Pool::ALL.map(|pool| cap / 32 * pool.share()), peers)
     }
@@ -191,17 +201,17 @@ impl Budget {
             Some(_) if peers > 0 => limits[pool as usize] / Self::FLOOR_PART,
             _ => 0,
         };
-        let floor = |direction: Direction| {
-            let pools = Pool::ALL.into_iter().filter(|pool| Direction::of(*pool) == Some(direction));
-            pools.map(aside).sum::<usize>().checked_div(peers).unwrap_or(0)
-        };
+        let all_aside = [Direction::Sent, Direction::Held].map(|direction| {
+            Pool::ALL.into_iter().filter(|pool| Direction::of(*pool) == Some(direction)).map(aside).sum()
+        });
         Self(Arc::new(Ledger {
             cap,
             limits,
             shared_limits: Pool::ALL.map(|pool| limits[pool as usize] - aside(pool)),
             floating_limit: cap - Pool::ALL.map(aside).iter().sum::<usize>(),
-            floors: [floor(Direction::Sent), floor(Direction::Held)],
+            aside: all_aside,
             seats: AtomicUsize::new(peers),
+            unseated: all_aside.map(AtomicUsize::new),
             shared: Pool::ALL.map(|_| AtomicUsize::new(0)),
             floating: AtomicUsize::new(0),
             within: [const { AtomicUsize::new(0) }; Direction::POOLS],
@@ -298,6 +308,11 @@ impl Charge {
     /// How many bytes this pays for.
     pub const fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// How many of them are from what all share, and not from a peer's floor.
+    pub const fn shared(&self) -> usize {
+        self.bytes - self.floor as usize
     }
 
     fn ledger(&self) -> &Ledger {

@@ -60,7 +60,7 @@ impl LinkStats {
 /// made one.
 #[derive(Debug)]
 pub struct Resident {
-    _charge: Charge,
+    charge: Charge,
     packed: OnceLock<Option<(Bytes, Charge)>>,
 }
 
@@ -72,15 +72,21 @@ impl Resident {
         self.packed.get_or_init(pack).as_ref().map(|(bytes, _)| bytes)
     }
 
+    /// What becomes free for all with the last reference to this, in bytes: the part of it that is not of a floor.
+    pub fn shared(&self) -> usize {
+        let packed = self.packed.get().and_then(Option::as_ref);
+        self.charge.shared() + packed.map_or(0, |(_, charge)| charge.shared())
+    }
+
     /// For when memory is short: nobody makes a compressed body, which would take more.
     pub fn without_packed(charge: Charge) -> Self {
-        Self { _charge: charge, packed: OnceLock::from(None) }
+        Self { charge, packed: OnceLock::from(None) }
     }
 }
 
 impl From<Charge> for Resident {
     fn from(charge: Charge) -> Self {
-        Self { _charge: charge, packed: OnceLock::new() }
+        Self { charge, packed: OnceLock::new() }
     }
 }
 

@@ -18,7 +18,7 @@ mod stack;
 mod time;
 mod timers;
 
-pub use budget::{Account, Budget, BudgetReport, Charge, OverBudget, Owed, Pool, Strain};
+pub use budget::{Account, Budget, BudgetReport, Charge, OverBudget, Owed, Pool, Strain, Taken};
 pub use class::{Class, PerClass};
 pub use connection::{
     Connection, ConnectionCommand, ConnectionEvent, DialKey, LinkInfo, LinkStats, Outbound, Resident,

@@ -2,7 +2,10 @@
 
 use core::time::Duration;
 
-use crate::{LinkId, NodeId, Timestamp, budget::Strain};
+use crate::{
+    LinkId, NodeId, Timestamp,
+    budget::{Strain, Taken},
+};
 
 /// The least time between two looks at who owes how much (our guess: often enough to act before a pool is full, and a
 /// hundredth of the processor at most with a thousand connections).
@@ -87,8 +90,14 @@ pub struct Debtor {
     pub peer: NodeId,
     /// Bytes that wait for it.
     pub owed: usize,
+    /// Of these, bytes of messages that have begun to go out: nothing but the peer, or the end of the connection, frees them.
+    pub begun: usize,
+    /// What it took of late of what waited for it.
+    pub taken: Taken,
     /// Bytes of its incomplete messages.
     pub reassembly: usize,
+    /// Bytes of its messages that came in pieces and were completed, since the connection began.
+    pub completed: u64,
     /// Bytes of its messages that wait for the stack.
     pub inbox: usize,
     /// Its floor, of what waits for it.

@@ -333,8 +333,14 @@ pub enum Outlet {
         /// What to ask with the first words, if they can carry it ([`Want::Ask`]).
         question: Option<Message>,
     },
-    /// Let a connection count: its peer is told to all as [`NetworkEvent::PeerUp`].
+    /// Let a connection count: its peer is told to all as [`NetworkEvent::PeerUp`], and has a floor in the budget.
     Admit(LinkId),
+    /// The same for a moment: it has no floor.
+    AdmitGuest(LinkId),
+    /// Whoever was admitted as a guest stays and has a floor from now on.
+    Seat(LinkId),
+    /// For how many peers there are to be floors from now on. What is in use of a larger one is taken back when it is free.
+    Seats(usize),
     /// End a connection, admitted or not.
     Close {
         /// Which.

@@ -170,6 +170,8 @@ reasons! {
         UnansweredRequest = 9, "unanswered_request";
         /// More of something than a peer may send.
         Excess = 10, "excess";
+        /// Memory that was short was kept by what it did not take, or did not go on with.
+        KeptMemory = 11, "kept_memory";
     }
 }
 

@@ -40,8 +40,8 @@ pub(crate) struct Outgoing {
     pub(crate) wire: Wire,
     /// Bytes, headers included, that are still to be sent.
     pub(crate) left: usize,
-    pub(crate) _resident: Arc<Charge>,
-    pub(crate) _owed: Owed,
+    pub(crate) resident: Arc<Charge>,
+    pub(crate) owed: Owed,
 }
 
 /// A request that waits for its answer.
@@ -57,6 +57,8 @@ pub(crate) struct End {
     /// Whether this end still stands.
     pub(crate) open: bool,
     pub(crate) admitted: bool,
+    /// Whether its peer is to have a floor.
+    pub(crate) seated: bool,
     queue: PerClass<VecDeque<Outgoing>>,
     /// Whether the node's uplink knows that this end has something of the class.
     pub(crate) enlisted: PerClass<bool>,
@@ -96,6 +98,7 @@ impl End {
             info,
             open: true,
             admitted: false,
+            seated: false,
             queue: PerClass::from_fn(|_| VecDeque::new()),
             enlisted: PerClass::default(),
             account: peerage_core::Budget::account(limit),
@@ -125,20 +128,30 @@ impl End {
         let first = queue.front_mut()?;
         let bytes = first.left.min(limit);
         first.left -= bytes;
-        let complete = if first.left == 0 { queue.pop_front().map(|outgoing| outgoing.wire) } else { None };
+        let complete = if first.left == 0 {
+            queue.pop_front().map(|outgoing| outgoing.wire)
+        } else {
+            first.owed.begin();
+            None
+        };
         Some(Fragment { bytes, complete, more: !queue.is_empty() })
     }
 
     /// Drops what waits, the lowest class first and of that the newest, until so many bytes are free; nothing of which a part
-    /// was sent.
+    /// was sent. What nobody else waits for goes before what is only free when others have dropped it, too.
     pub(crate) fn shed(&mut self, bytes: usize) -> Vec<Wire> {
         let (mut dropped, mut freed) = (Vec::new(), 0);
-        for class in Class::ALL.into_iter().rev() {
-            while freed < bytes
-                && let Some(last) = self.queue[class].pop_back_if(|last| last.left == last._owed.bytes())
-            {
-                freed += last.left;
-                dropped.push(last.wire);
+        for alone in [true, false] {
+            for class in Class::ALL.into_iter().rev() {
+                let queue = &mut self.queue[class];
+                for place in (0..queue.len()).rev() {
+                    let outgoing = &queue[place];
+                    let begun = outgoing.left < outgoing.owed.bytes();
+                    if freed < bytes && !begun && alone == (Arc::strong_count(&outgoing.resident) == 1) {
+                        freed += outgoing.left;
+                        dropped.extend(queue.remove(place).map(|outgoing| outgoing.wire));
+                    }
+                }
             }
         }
         dropped

@@ -28,8 +28,8 @@ impl<P: Protocol> Sim<P> {
         let reachable = self.nodes[a].group == self.nodes[b].group;
         if a != b && reachable && self.is_running(a) && self.is_running(b) {
             let key = self.join(a, b);
-            self.admit(a, link::name(key, 0));
-            self.admit(b, link::name(key, 1));
+            self.admit(a, link::name(key, 0), false);
+            self.admit(b, link::name(key, 1), false);
             self.settle();
         }
     }
@@ -113,12 +113,17 @@ impl<P: Protocol> Sim<P> {
             Outlet::Dial { addr, expected, .. } => self.dial(node, addr, expected),
             // A link of which the protocol does not know yet that it is gone.
             Outlet::Admit(id)
+            | Outlet::AdmitGuest(id)
+            | Outlet::Seat(id)
             | Outlet::Close { link: id, .. }
             | Outlet::Shed { link: id, .. }
             | Outlet::Stop(id)
             | Outlet::Resume(id)
                 if self.end_of(id).is_none_or(|end| end.node != node) => {}
-            Outlet::Admit(id) => self.admit(node, id),
+            Outlet::Admit(id) => self.admit(node, id, false),
+            Outlet::AdmitGuest(id) => self.admit(node, id, true),
+            Outlet::Seat(id) => self.seat(id),
+            Outlet::Seats(seats) => self.set_seats(node, seats),
             Outlet::Close { link, reason } => self.close(link, reason),
             // Whoever is kept out by its address is turned away by the peer manager, after the handshake instead of before.
             Outlet::Doors(_) => {}
@@ -199,11 +204,14 @@ impl<P: Protocol> Sim<P> {
         key
     }
 
-    fn admit(&mut self, node: usize, id: LinkId) {
+    fn admit(&mut self, node: usize, id: LinkId, guest: bool) {
         let Some(end) = self.end_mut(id).filter(|end| !end.admitted) else { return };
         end.admitted = true;
         let (info, account) = (end.info.clone(), end.account.clone());
-        self.nodes[node].budget.seat(&account);
+        self.nodes[node].budget.enter(&account);
+        if !guest {
+            self.seat(id);
+        }
         let links = self.nodes[node].peers.entry(info.peer).or_default();
         links.push(id);
         if links.len() == 1 {
@@ -339,20 +347,6 @@ impl<P: Protocol> Sim<P> {
         charge.map(Arc::new).map_err(|_| DropReason::OverBudget)
     }
 
-    /// Pays for a message out of its recipient's floor, when nothing is left that all share.
-    fn floor_of_recipient(
-        &self,
-        node: usize,
-        peer: NodeId,
-        message: &Message,
-        reason: DropReason,
-    ) -> Result<Arc<peerage_core::Charge>, DropReason> {
-        let this = &self.nodes[node];
-        let end = this.link_to(&peer).filter(|_| reason == DropReason::OverBudget).and_then(|link| self.end_of(link));
-        let charge = end.map(|end| this.budget.charge_for(&end.account, Pool::Outbound, message.len()));
-        charge.ok_or(reason)?.map(Arc::new).map_err(|_| reason)
-    }
-
     fn post(
         &mut self,
         node: usize,
@@ -376,8 +370,9 @@ impl<P: Protocol> Sim<P> {
         let end = self.end_mut(id).ok_or(DropReason::NotConnected)?;
         let left = (wire.len() + framing).max(1);
         let owed = end.account.owe(left).map_err(|_| DropReason::PeerOverLimit)?;
-        end.post(class, Outgoing { wire, left, _resident: resident, _owed: owed });
+        end.post(class, Outgoing { wire, left, resident, owed });
         self.enlist(id);
+        self.note_waiting(id);
         Ok(id)
     }
 
@@ -452,6 +447,7 @@ impl<P: Protocol> Sim<P> {
             return; // enlisted again once it may
         }
         let Some(fragment) = end.fragment(class, limit) else { return };
+        end.account.took(self.now.mono, fragment.bytes);
         let uplink = &mut self.nodes[node].uplink;
         let free_at = self.now.mono + serialisation(fragment.bytes, uplink.rate);
         uplink.free_at = free_at;
@@ -469,6 +465,7 @@ impl<P: Protocol> Sim<P> {
             self.send(id, sent, wire);
             self.relieve(id);
         }
+        self.note_waiting(id);
     }
 
     fn send(&mut self, id: LinkId, sent: Timestamp, wire: Wire) {
@@ -483,6 +480,7 @@ impl<P: Protocol> Sim<P> {
         if let Some(end) = self.end_mut(id) {
             end.busy = false;
             self.enlist(id);
+            self.note_waiting(id);
         }
     }
 
@@ -534,6 +532,7 @@ impl<P: Protocol> Sim<P> {
             && !blocked
         {
             self.enlist(link::other(id));
+            self.note_waiting(link::other(id));
         }
     }
 

@@ -133,6 +133,54 @@ fn there_are_as_many_floors_as_peers_and_who_goes_leaves_its_own() {
 }
 
 #[test]
+fn floors_follow_the_number_of_seats_and_what_is_in_use_of_one_is_taken_back_when_it_is_free() {
+    let budget = for_four();
+    let accounts: Vec<_> = (0..4).map(|_| seated(&budget)).collect();
+    let floors = || accounts.iter().map(|account| account.floor(Pool::Inbox)).collect::<Vec<_>>();
+    let charge = budget.charge_for(&accounts[0], Pool::Inbox, 80).expect("its floor");
+    budget.set_seats(8);
+    accounts.iter().for_each(|account| budget.seat(account));
+    assert_eq!((floors(), budget.floor(Pool::Inbox)), (vec![80, 50, 50, 50], 50));
+    let fifth = seated(&budget);
+    let others: Vec<_> = (0..4).map(|_| seated(&budget)).collect();
+    let got: usize = others.iter().chain([&fifth]).map(|account| account.floor(Pool::Inbox)).sum();
+    assert_eq!(got + floors().iter().sum::<usize>(), 400, "never more than was set aside");
+    drop(charge);
+    drop(others);
+    accounts.iter().for_each(|account| budget.seat(account));
+    assert_eq!(floors(), [50; 4]);
+    budget.set_seats(2);
+    accounts[..2].iter().for_each(|account| budget.seat(account));
+    assert_eq!(
+        accounts[..2].iter().map(|account| account.floor(Pool::Outbound)).sum::<usize>(),
+        250,
+        "what is left of it"
+    );
+    let guest = Budget::account(usize::MAX);
+    budget.enter(&guest);
+    let _held = budget.charge_for(&guest, Pool::Inbox, 10).expect("fits");
+    assert_eq!((guest.floor(Pool::Inbox), guest.held(Pool::Inbox)), (0, 10), "a guest's is noted and shared");
+    drop((accounts, fifth));
+    assert_eq!(seated(&budget).floor(Pool::Inbox), 200, "nothing is lost");
+}
+
+#[test]
+fn what_has_begun_to_go_out_and_what_was_completed_are_told() {
+    let budget = for_four();
+    let account = seated(&budget);
+    let (mut begun, other) = (account.owe(70).expect("fits"), account.owe(30).expect("fits"));
+    begun.begin();
+    begun.begin();
+    assert_eq!((account.owed(), account.begun()), (100, 70));
+    drop((begun, other));
+    assert_eq!((account.owed(), account.begun()), (0, 0));
+    let charge = budget.charge_for(&account, Pool::Reassembly, 60).expect("fits");
+    assert_eq!(account.completed(), 0);
+    drop(charge.transfer(Pool::Inbox));
+    assert_eq!(account.completed(), 60);
+}
+
+#[test]
 fn an_assembled_message_stays_in_the_floor_that_paid_for_its_pieces() {
     let budget = for_four();
     let account = seated(&budget);

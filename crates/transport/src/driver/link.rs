@@ -111,6 +111,10 @@ pub(super) struct LinkTask {
     parts: LinkParts,
     /// Whether the other side has proved itself.
     proved: bool,
+    /// Whether something waits for nothing but the peer, as it was noted last.
+    waits: bool,
+    /// Whether the operator's limit holds back what could be written.
+    held_back: bool,
     /// What the socket has not taken yet, from `written` on.
     outgoing: Vec<u8>,
     written: usize,
@@ -153,6 +157,8 @@ impl LinkTask {
         Self {
             parts,
             proved: false,
+            waits: false,
+            held_back: false,
             outgoing: Vec::new(),
             written: 0,
             ahead: WRITE_BYTES,
@@ -213,6 +219,7 @@ impl LinkTask {
         }
         let over = self.last_words.is_some();
         let wrote = self.write(cx, now);
+        self.note_waiting(now, wrote);
         // Writing can end a connection.
         if !self.tell(now) {
             return Poll::Ready(Turn::Alone);
@@ -347,6 +354,17 @@ impl LinkTask {
         wrote
     }
 
+    /// Whether what waits for the peer waits for nothing but the peer: that its socket takes it, or that it gives credit, as far as
+    /// it is listened to.
+    fn note_waiting(&mut self, now: Now, wrote: Wrote) {
+        let no_credit = !self.held_back && self.parts.account.owed() > 0 && self.parts.connection.wants_bytes();
+        let waits = wrote == Wrote::Blocked || wrote == Wrote::All && no_credit;
+        if waits != self.waits {
+            self.waits = waits;
+            self.parts.account.wait(now.mono, waits);
+        }
+    }
+
     fn write_piece(&mut self, cx: &mut Context<'_>, now: Now) -> Wrote {
         let mut room = WRITE_BYTES;
         let mut all = false;
@@ -368,6 +386,7 @@ impl LinkTask {
             match Pin::new(&mut self.parts.stream).poll_write(cx, &self.outgoing[self.written..]) {
                 Poll::Ready(Ok(count)) if count > 0 => {
                     self.parts.gate.count_sent(count);
+                    self.parts.account.took(now.mono, count);
                     self.written += count;
                     self.stuck_until = None;
                     room = room.saturating_sub(count);
@@ -390,6 +409,7 @@ impl LinkTask {
 
     /// Fills the empty buffer with what may be written now; whether that is all.
     fn seal(&mut self, cx: &Context<'_>, now: Now) -> bool {
+        self.held_back = false;
         // A handshake and the last words wait for nobody.
         if !self.parts.gate.limits_writing() || !self.proved || self.last_words.is_some() {
             self.parts.connection.poll_transmit(now, &mut self.outgoing, self.ahead);
@@ -399,7 +419,10 @@ impl LinkTask {
         }
         while self.outgoing.is_empty() {
             let wants = self.parts.connection.wants_to_send();
-            let Some(grant) = self.parts.gate.poll_write(cx, now.mono, wants) else { return true };
+            let Some(grant) = self.parts.gate.poll_write(cx, now.mono, wants) else {
+                self.held_back = wants != PerClass::default();
+                return true;
+            };
             // What it was meant for may be gone meanwhile: then it asks again.
             self.parts.connection.poll_record(now, &mut self.outgoing, grant.class, grant.bytes);
             self.parts.gate.wrote(now.mono, grant, self.outgoing.len());

@@ -68,6 +68,8 @@ struct Link {
     waits: bool,
     /// Whether nothing is read from it for now.
     stopped: bool,
+    /// Whether its peer is to have a floor.
+    seated: bool,
 }
 
 /// A request of the stack that waits for its answer.
@@ -397,7 +399,10 @@ where
             Action::Link(Outlet::Dial { addr, expected, dial_key, question }) => {
                 self.dial(addr, Target { expected, dial_key, question });
             }
-            Action::Link(Outlet::Admit(link)) => self.admit(link),
+            Action::Link(Outlet::Admit(link)) => self.admit(link, false),
+            Action::Link(Outlet::AdmitGuest(link)) => self.admit(link, true),
+            Action::Link(Outlet::Seat(link)) => self.seat(link),
+            Action::Link(Outlet::Seats(seats)) => self.set_seats(seats),
             Action::Link(Outlet::Close { link, reason }) => self.close(link, reason),
             Action::Link(Outlet::Doors(doors)) => self.admission.set_doors(&doors),
             Action::Link(Outlet::Shed { link, bytes }) => self.relieve(link, bytes),

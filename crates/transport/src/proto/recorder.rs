@@ -278,7 +278,7 @@ impl Recorder {
                     self.note(now, info.peer, Happening::Ended { closed: Closed::by_us(CloseReason::Duplicate) });
                 }
             }
-            Action::Link(Outlet::Admit(link)) => {
+            Action::Link(Outlet::Admit(link) | Outlet::AdmitGuest(link)) => {
                 let Some((info, counts)) = self.links.get_mut(link) else { return };
                 *counts = true;
                 let (peer, addr, outbound) = (info.peer, info.remote, info.outbound);

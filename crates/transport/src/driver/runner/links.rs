@@ -108,6 +108,7 @@ where
             due: PerClass::default(),
             waits: false,
             stopped: false,
+            seated: false,
         };
         self.links.insert(link, Box::new(entry));
         self.order(link, ConnectionCommand::Account(account.clone()));
@@ -245,13 +246,16 @@ where
         }
     }
 
-    pub(super) fn admit(&mut self, link: LinkId) {
+    pub(super) fn admit(&mut self, link: LinkId, guest: bool) {
         let Some(entry) = self.links.get_mut(&link) else { return }; // it ended just before
         let Some(info) = entry.info.clone() else { return };
         entry.admitted = true;
         let early = std::mem::take(&mut entry.early);
         let peer = info.peer;
-        self.seat(link);
+        self.config.budget.enter(&entry.account);
+        if !guest {
+            self.seat(link);
+        }
         self.live.insert(peer, link);
         tracing::debug!(%peer, remote = %info.remote, outbound = info.outbound, "peer up");
         self.stack.push(NetworkEvent::PeerUp { peer, info });

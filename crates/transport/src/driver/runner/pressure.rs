@@ -2,7 +2,7 @@
 
 use peerage_core::{
     Charge, ConnectionCommand, Debtor, DropReason, LinkId, Message, NetworkEvent, NodeId, Pool, Pressure, Protocol,
-    Resident, Strain,
+    Resident, Strain, Timestamp,
 };
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
@@ -24,13 +24,15 @@ where
             return;
         }
         let stopped = self.links.values().any(|link| link.stopped);
-        if self.lookout.look(self.clock.now().mono, &strains, stopped) {
-            let pressure = Box::new(self.pressure(strains));
+        let now = self.clock.now().mono;
+        if self.lookout.look(now, &strains, stopped) {
+            self.fit_floors();
+            let pressure = Box::new(self.pressure(now, strains));
             self.stack.push(NetworkEvent::Pressure(pressure));
         }
     }
 
-    fn pressure(&self, [outbound, reassembly, inbox]: [Strain; 3]) -> Pressure {
+    fn pressure(&self, now: Timestamp, [outbound, reassembly, inbox]: [Strain; 3]) -> Pressure {
         let debtor = |(peer, link): (&NodeId, &LinkId)| {
             let entry = self.links.get(link)?;
             let account = &entry.account;
@@ -38,7 +40,10 @@ where
                 link: *link,
                 peer: *peer,
                 owed: account.owed(),
+                begun: account.begun(),
+                taken: account.taken(now),
                 reassembly: account.held(Pool::Reassembly),
+                completed: account.completed(),
                 inbox: account.held(Pool::Inbox),
                 sent_floor: account.floor(Pool::Outbound),
                 held_floor: account.floor(Pool::Inbox),
@@ -69,11 +74,25 @@ where
         self.order(link, ConnectionCommand::Listen(listens));
     }
 
-    /// A peer counts from now on: what it makes the node hold is noted, and it has a floor.
-    pub(super) fn seat(&self, link: LinkId) {
-        if let Some(entry) = self.links.get(&link) {
-            self.config.budget.seat(&entry.account);
-        }
+    /// A peer counts from now on, or is no guest any more: it has a floor.
+    pub(super) fn seat(&mut self, link: LinkId) {
+        let Some(entry) = self.links.get_mut(&link) else { return }; // it ended just before
+        entry.seated = true;
+        self.config.budget.seat(&entry.account);
+    }
+
+    /// There are to be floors for so many peers.
+    pub(super) fn set_seats(&mut self, seats: usize) {
+        self.config.budget.set_seats(seats);
+        self.fit_floors();
+    }
+
+    /// Makes all floors as large as they are to be now, as far as they are free: others may have more than they should, or were still
+    /// about to leave, when a peer got its own.
+    fn fit_floors(&self) {
+        let seated = || self.links.values().filter(|entry| entry.seated);
+        // First those who have too much: then there is something for the others.
+        seated().chain(seated()).for_each(|entry| self.config.budget.seat(&entry.account));
     }
 
     /// Pays for a message to one peer: from what all share, or if there is nothing left, from the peer's floor.

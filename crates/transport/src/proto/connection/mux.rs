@@ -33,7 +33,7 @@ struct Queued {
     fragments: Fragmenter,
     envelope: Envelope,
     resident: Arc<Resident>,
-    _owed: Owed,
+    owed: Owed,
 }
 
 /// The queues, and how many messages of which kind left them unsent. What is in them was charged by whoever put it there.
@@ -59,7 +59,7 @@ impl Mux {
         let Outbound { message, resident, owed } = outbound;
         let class = message.command.class();
         let fragments = Fragmenter::new(message, envelope);
-        push_back(&mut self.0[class], Queued { fragments, envelope, resident, _owed: owed });
+        push_back(&mut self.0[class], Queued { fragments, envelope, resident, owed });
     }
 
     /// Gives back the memory of queues that are empty.
@@ -127,6 +127,8 @@ impl Mux {
             debug_assert!(appended > 0, "{MIN_PIECE} bytes hold a piece of every message");
             if fragments.is_done() {
                 pop_front(&mut self.0[class]);
+            } else {
+                queued.owed.begin();
             }
         }
     }

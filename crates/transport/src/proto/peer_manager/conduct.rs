@@ -94,6 +94,18 @@ const fn points(fault: Fault) -> u32 {
         Fault::UndecodablePayload | Fault::InvalidRecord | Fault::InvalidTransaction | Fault::InvalidItem => 20,
         Fault::UnexpectedCommand | Fault::BadLookupAnswer | Fault::BadSyncAnswer | Fault::Excess => 10,
         Fault::UnansweredRequest => 2,
+        Fault::KeptMemory => 0,
+    }
+}
+
+/// What a fault of one identity costs its group, in thousandths of a point: an eighth, and for memory that was kept one point. A bad
+/// way is no identity's offence, and the next one costs nothing; but a group needs a hundred of them within moments, or five a
+/// minute for ever, until it is banned (our guess: one peer comes once a minute after a few, for its dials back off; twenty-eight
+/// keys that come again at once make a hundred in under a minute).
+fn group_cost(fault: Fault) -> u32 {
+    match fault {
+        Fault::KeptMemory => SCALE,
+        _ => points(fault) * SCALE / GROUP_SHARE,
     }
 }
 
@@ -162,9 +174,10 @@ impl Conduct {
         }
         let cost = points(fault) * SCALE;
         let group = group.filter(|group| self.banned(wall, &Subject::Group(*group)).is_none());
-        let group = group.map(|group| (Subject::Group(group), cost / GROUP_SHARE));
+        let group = group.map(|group| (Subject::Group(group), group_cost(fault)));
         let mut banned = Vec::new();
-        for (subject, cost) in core::iter::once((Subject::Peer(peer), cost)).chain(group) {
+        let costs = core::iter::once((Subject::Peer(peer), cost)).chain(group);
+        for (subject, cost) in costs.filter(|(_, cost)| *cost > 0) {
             self.make_room(now, subject);
             let account = self.accounts.entry(subject).or_insert(Account { thousandths: 0, at: now });
             *account = Account { thousandths: account.now(now).saturating_add(cost), at: now };
@@ -320,6 +333,25 @@ mod tests {
         }
         let hours = |subject| conduct.banned(WALL, &subject).map(|until| until.since(WALL).as_secs() / 3600);
         assert_eq!((hours(Subject::Peer(peer(1))), hours(Subject::Group(group()))), (Some(1), None));
+    }
+
+    #[test]
+    fn memory_that_is_kept_counts_against_the_group_alone_and_a_few_slow_peers_of_one_are_never_banned() {
+        let mut conduct = Conduct::default();
+        // Four of one group that come again once a minute, for a day.
+        for minute in 0..24 * 60 {
+            for number in 0..4 {
+                assert_eq!(book(&mut conduct, 60 * minute, number, Fault::KeptMemory), []);
+            }
+        }
+        // Twenty-eight keys that come again each ten seconds.
+        let (mut conduct, mut at) = (Conduct::default(), 0);
+        while conduct.bans().is_empty() {
+            (0..28).for_each(|number| drop(book(&mut conduct, at, number, Fault::KeptMemory)));
+            at += 10;
+        }
+        let banned: Vec<_> = conduct.bans().iter().map(|ban| ban.subject).collect();
+        assert_eq!((at, banned), (40, vec![Subject::Group(group())]));
     }
 
     #[test]

@@ -84,6 +84,8 @@ pub struct Peer {
     /// What heartbeats have shown, once one came back.
     pub stats: Option<LinkStats>,
     link: LinkId,
+    /// Whether it has a floor in the budget: everybody but guests.
+    seated: bool,
     /// Connected because somebody wanted it just then: the first to go when there are enough.
     transient: bool,
     /// When somebody wanted it last.
@@ -150,8 +152,9 @@ pub struct PeerManager {
     /// Who left last, and which group of addresses answers for them.
     departed: VecDeque<(NodeId, Option<Group>)>,
     timers: Timers<Timer>,
-    /// The doors as they were told last.
+    /// The doors as they were told last, and for how many peers there are to be floors.
     doors: Doors,
+    seats: usize,
     actions: VecDeque<Action<Self>>,
 }
 
@@ -171,6 +174,7 @@ impl PeerManager {
         let mut timers = Timers::new();
         timers.set(Timer::Maintain, Timestamp::ZERO);
         timers.set(Timer::Feel, Self::first_feeler());
+        let seats = config.max_peers;
         let mut manager = Self {
             dice: seed.stream("peer-manager"),
             order: seed.hasher("peer-manager"),
@@ -194,6 +198,7 @@ impl PeerManager {
             departed: VecDeque::new(),
             timers,
             doors: Doors::default(),
+            seats,
             actions: VecDeque::new(),
         };
         for known in reserved {
@@ -251,8 +256,10 @@ impl PeerManager {
         self.remember_good(now, &info, purpose);
         self.links.insert(link, peer);
         let (since, wanted, heard) = (now.mono, now.mono, now.mono);
-        self.peers.insert(peer, Peer { info, since, stats: None, link, transient, wanted, heard, useful: None });
-        self.actions.push_back(Action::Link(Outlet::Admit(link)));
+        let seated = self.may_sit(&peer, info.outbound);
+        self.peers.insert(peer, Peer { info, since, stats: None, link, seated, transient, wanted, heard, useful: None });
+        self.tell_seats();
+        self.actions.push_back(Action::Link(if seated { Outlet::Admit(link) } else { Outlet::AdmitGuest(link) }));
     }
 
     /// Whether a second connection of a peer comes from another host although its first one is alive. Who has a copy of a key
@@ -421,6 +428,7 @@ impl PeerManager {
         if turns_a_door {
             self.tell_doors();
         }
+        self.tell_seats();
     }
 
     fn obey(&mut self, now: Now, command: PeerCommand) {
@@ -526,7 +534,10 @@ impl Protocol for PeerManager {
     fn handle_network(&mut self, now: Now, event: NetworkEvent) {
         match event {
             NetworkEvent::LinkUp { link, info } => self.link_up(now, link, info),
-            NetworkEvent::LinkDown { link, .. } => self.forget_link(now, link, false),
+            NetworkEvent::LinkDown { link, .. } => {
+                self.forget_link(now, link, false);
+                self.tell_seats();
+            }
             NetworkEvent::DialFailed { addr, closed, .. } => self.dial_failed(now, addr, closed),
             NetworkEvent::PeerStats { peer, stats } => {
                 self.alive(now, &peer);
@@ -550,7 +561,10 @@ impl Protocol for PeerManager {
     fn handle_timeout(&mut self, now: Now) {
         while let Some(timer) = self.timers.pop_due(now.mono) {
             match timer {
-                Timer::Maintain => self.maintain(now),
+                Timer::Maintain => {
+                    self.maintain(now);
+                    self.tell_seats();
+                }
                 Timer::Feel => self.feel(now),
                 Timer::Remember => self.tell_remembered(now),
             }

@@ -1,15 +1,15 @@
 //! Memory is short: what the [shedder](crate::proto::shedder) decides becomes what the runner does.
 
-use peerage_core::{Action, Now, Outlet, Pressure};
+use peerage_core::{Action, Fault, NodeId, Now, Outlet, Pressure};
 
 use super::PeerManager;
-use crate::proto::shedder::Measure;
+use crate::proto::shedder::{Known, Measure};
 
 impl PeerManager {
-    /// Those whom the operator named go last.
+    /// Those whom the operator named go last. Whoever is disconnected has its group answer for it, lest it just come again.
     pub(super) fn relieve(&mut self, now: Now, pressure: &Pressure) {
         let mut shedder = core::mem::take(&mut self.shedder);
-        let measures = shedder.look(now.mono, pressure, |peer| self.is_privileged(peer));
+        let measures = shedder.look(now.mono, pressure, |peer| self.debtor(peer));
         self.shedder = shedder;
         for measure in measures {
             let outlet = match measure {
@@ -18,10 +18,18 @@ impl PeerManager {
                 Measure::Resume(link) => Outlet::Resume(link),
                 Measure::Close { peer, reason } => {
                     self.end(now, &peer, reason);
+                    if !self.is_privileged(&peer) {
+                        self.report(now, peer, Fault::KeptMemory);
+                    }
                     continue;
                 }
             };
             self.actions.push_back(Action::Link(outlet));
         }
+    }
+
+    fn debtor(&self, peer: &NodeId) -> Known {
+        let group = self.peers.get(peer).and_then(|peer| self.group_of(peer.info.remote));
+        Known { last: self.is_privileged(peer), group }
     }
 }

@@ -6,9 +6,12 @@
 //! | outbound, to stay | `target_outbound` | none more is dialled |
 //! | outbound, wanted just then | what is left of `max_peers`, and [`GUESTS`] | the oldest goes after `idle_timeout`, at once if need be; one that is drawn for a place to stay takes it |
 //! | inbound | `max_peers` less `target_outbound`, and [`GUESTS`] for a moment | somebody is evicted after [`GUEST_KEEP`], at once if need be |
+//!
+//! A *seat* is a place that is no guest's: whoever has one has a floor in the budget. There are as many as `max_peers`, of which those
+//! who come by themselves take no more than their places, and more while reserved and trusted peers are connected besides.
 
 use core::time::Duration;
-use peerage_core::{Action, CloseReason, LinkInfo, NodeId, Now};
+use peerage_core::{Action, CloseReason, LinkInfo, NodeId, Now, Outlet};
 
 use super::{
     Peer, PeerEvent, PeerManager,
@@ -51,6 +54,39 @@ impl PeerManager {
         !full
             || self.close_oldest_transient(now, Duration::ZERO)
             || !transient && self.evict(now, Duration::ZERO, Some(info.peer))
+    }
+
+    /// Whether there is a seat for a peer that has none.
+    pub(super) fn may_sit(&self, peer: &NodeId, outbound: bool) -> bool {
+        let seated = || self.ordinary().filter(|peer| peer.seated);
+        let inbound = || seated().filter(|peer| !peer.info.outbound).count();
+        self.is_privileged(peer)
+            || seated().count() < self.config.max_peers && (outbound || inbound() < self.config.inbound_places())
+    }
+
+    /// Tells for how many there are to be seats, if that is not what it was, and gives those that are free to guests, who came first
+    /// first.
+    pub(super) fn tell_seats(&mut self) {
+        let mut guests: Vec<_> =
+            self.peers.values().filter(|peer| !peer.seated).map(|peer| (peer.since, peer.link)).collect();
+        guests.sort();
+        let mut moved = Vec::new();
+        for (_, link) in guests {
+            let Some(peer) = self.links.get(&link).copied() else { continue };
+            let outbound = self.peers.get(&peer).is_some_and(|peer| peer.info.outbound);
+            if self.may_sit(&peer, outbound)
+                && let Some(peer) = self.peers.get_mut(&peer)
+            {
+                peer.seated = true;
+                moved.push(link);
+            }
+        }
+        let seats = self.peers.values().filter(|peer| peer.seated).count().max(self.config.max_peers);
+        if self.seats != seats {
+            self.seats = seats;
+            self.actions.push_back(Action::Link(Outlet::Seats(seats)));
+        }
+        self.actions.extend(moved.into_iter().map(|link| Action::Link(Outlet::Seat(link))));
     }
 
     /// Sends the inbound peer away that is easiest to do without, of those that have been here for so long; false if there is

@@ -1,5 +1,7 @@
+mod sybils;
+
 use super::*;
-use peerage_core::pressure::HIGH_EIGHTHS;
+use peerage_core::{Account, Budget, pressure::HIGH_EIGHTHS};
 use proptest::prelude::*;
 
 const FLOOR: usize = 100;
@@ -19,13 +21,25 @@ fn at(millis: u64) -> Timestamp {
     Timestamp::from_millis(millis)
 }
 
-fn nobody(_: &NodeId) -> bool {
-    false
+/// Of nobody anything is known.
+fn nobody(_: &NodeId) -> Known {
+    Known::default()
 }
 
+fn group(number: usize) -> Option<Group> {
+    Some(Group::of([8, 8, number as u8, 8].into()))
+}
+
+/// Of whom nothing is known yet.
 fn debtor(number: usize, owed: usize, reassembly: usize, inbox: usize) -> Debtor {
-    let (sent_floor, held_floor) = (FLOOR, FLOOR);
-    Debtor { link: link(number), peer: id(number), owed, reassembly, inbox, sent_floor, held_floor, waits: false }
+    let (link, peer, taken) = (link(number), id(number), Taken::default());
+    let (begun, completed, sent_floor, held_floor, waits) = (0, 0, FLOOR, FLOOR, false);
+    Debtor { link, peer, owed, begun, taken, reassembly, completed, inbox, sent_floor, held_floor, waits }
+}
+
+/// For whom so much waits, and who took so many bytes in ten seconds.
+fn taker(number: usize, owed: usize, bytes: u64) -> Debtor {
+    Debtor { taken: Taken { bytes, time: Duration::from_secs(10) }, ..debtor(number, owed, 0, 0) }
 }
 
 fn strain(used: usize, refused: u64) -> Strain {
@@ -48,7 +62,8 @@ fn unread(used: usize, debtors: &[Debtor]) -> Pressure {
 }
 
 #[test]
-fn who_owes_most_loses_messages_first_and_no_more_than_brings_the_pool_below_its_low_mark() {
+fn of_peers_of_whom_nothing_is_known_who_owes_most_loses_messages_first_and_no_more_than_brings_the_pool_below_its_low_mark()
+ {
     let mut shedder = Shedder::default();
     let debtors = [debtor(1, 3000, 0, 0), debtor(2, 3600, 0, 0), debtor(3, 500, 0, 0)];
     assert_eq!(shedder.look(at(0), &unsent(7000, &debtors), nobody), [], "the high mark is not passed");
@@ -61,26 +76,113 @@ fn who_owes_most_loses_messages_first_and_no_more_than_brings_the_pool_below_its
 }
 
 #[test]
-fn who_stays_the_one_who_owes_most_is_not_read_from_and_then_disconnected() {
+fn who_takes_least_of_what_waits_for_it_loses_messages_before_who_owes_more_and_takes_it() {
     let mut shedder = Shedder::default();
-    let pressure = unsent(8000, &[debtor(1, 7000, 0, 0)]);
-    let shed = Measure::Shed { link: link(1), bytes: 2000 };
-    assert_eq!(shedder.look(at(0), &pressure, nobody), [shed]);
-    assert_eq!(shedder.look(at(999), &pressure, nobody), [shed], "not so soon after");
-    assert_eq!(shedder.look(at(1000), &pressure, nobody), [Measure::Stop(link(1)), shed]);
-    let done = shedder.look(at(2000), &pressure, nobody);
-    assert_eq!(done, [Measure::Close { peer: id(1), reason: CloseReason::SlowPeer }]);
+    // A megabyte in ten seconds, and a fortieth of that.
+    let pressure = unsent(8000, &[taker(1, 5000, 1_000_000), taker(2, 1500, 25_000), taker(3, 1500, 1_000_000)]);
+    let shed = |number, bytes| Measure::Shed { link: link(number), bytes };
+    assert_eq!(shedder.look(at(0), &pressure, nobody), [shed(2, 1400), shed(1, 600)]);
 }
 
 #[test]
-fn who_takes_what_waits_for_it_begins_anew() {
+fn who_is_slow_goes_first_however_little_it_owes_and_is_at_last_disconnected() {
     let mut shedder = Shedder::default();
-    let full = unsent(8000, &[debtor(1, 7000, 0, 0)]);
-    shedder.look(at(0), &full, nobody);
-    shedder.look(at(1000), &full, nobody);
-    assert_eq!(shedder.look(at(1500), &unsent(8000, &[]), nobody), [Measure::Resume(link(1))], "it reads");
-    let shed = Measure::Shed { link: link(1), bytes: 2000 };
-    assert_eq!(shedder.look(at(4000), &full, nobody), [shed], "the first step again");
+    // 10 KiB in ten seconds are enough, a byte less is not.
+    let pressure = unsent(8000, &[taker(1, 6000, 10 << 10), taker(2, 1000, (10 << 10) - 1)]);
+    let shed = |number, bytes| Measure::Shed { link: link(number), bytes };
+    assert_eq!(shedder.look(at(0), &pressure, nobody), [shed(2, 900), shed(1, 1100)]);
+    assert_eq!(shedder.look(at(999), &pressure, nobody), [shed(2, 900), shed(1, 1100)], "not so soon after");
+    let stop = |number| Measure::Stop(link(number));
+    let done = shedder.look(at(1000), &pressure, nobody);
+    assert_eq!(done, [stop(2), shed(2, 900), stop(1), shed(1, 1100)]);
+    for seconds in 2..60 {
+        let done = shedder.look(at(seconds * 1000), &pressure, nobody);
+        let slow = Measure::Close { peer: id(2), reason: CloseReason::SlowPeer };
+        assert_eq!(done.contains(&slow), seconds % 3 == 2, "{seconds}: the same one comes again in this story");
+        assert!(!done.contains(&Measure::Close { peer: id(1), reason: CloseReason::SlowPeer }), "{done:?}");
+    }
+}
+
+#[test]
+fn nobody_is_slow_before_it_was_waited_for_or_while_the_node_itself_holds_back() {
+    let mut shedder = Shedder::default();
+    let time = Taken::HALF - Duration::from_millis(1);
+    let pressure = unsent(8000, &[Debtor { taken: Taken { bytes: 0, time }, ..debtor(1, 7000, 0, 0) }]);
+    for millis in (0..20_000).step_by(20) {
+        let done = shedder.look(at(millis), &pressure, nobody);
+        assert!(!done.iter().any(|measure| closes(measure).is_some()), "{done:?}");
+    }
+}
+
+#[test]
+fn what_has_begun_is_not_counted_as_what_can_be_had_and_whoever_takes_it_too_slowly_is_slow() {
+    let mut shedder = Shedder::default();
+    let begun = |begun, debtor| Debtor { begun, ..debtor };
+    // Each has 30,000 bytes begun: a thousand a second, and less than the least.
+    let fast = begun(30_000, taker(1, 30_000, 10 << 10));
+    let other = taker(2, 1500, 1_000_000);
+    let shed = Measure::Shed { link: link(2), bytes: 1400 };
+    assert_eq!(shedder.look(at(0), &unsent(8000, &[fast, other]), nobody), [shed], "nothing can be had from the first");
+    // Three megabytes that would take five minutes at 10 KB/s, and half a minute at 100 KB/s.
+    for (bytes, is_closed) in [(100_000, true), (1_000_000, false)] {
+        let mut shedder = Shedder::default();
+        let pressure = unsent(8000, &[begun(3_000_000, taker(1, 3_000_000, bytes))]);
+        let done = [0, 1000, 2000].map(|millis| shedder.look(at(millis), &pressure, nobody));
+        let closed = Measure::Close { peer: id(1), reason: CloseReason::SlowPeer };
+        let expected =
+            if is_closed { [vec![], vec![Measure::Stop(link(1))], vec![closed]] } else { [vec![], vec![], vec![]] };
+        assert_eq!(done, expected, "{bytes} bytes in ten seconds");
+    }
+}
+
+#[test]
+fn many_keys_of_one_group_are_one_debtor() {
+    let mut shedder = Shedder::default();
+    let mut debtors: Vec<_> = (1..=4).map(|number| debtor(number, 1000, 1000, 1000)).collect();
+    debtors.push(debtor(5, 1500, 1500, 1500));
+    // Four squares of a thousand are more than one of fifteen hundred; one is not, when three have gone.
+    let known = |peer: &NodeId| Known { last: false, group: if *peer == id(5) { group(2) } else { group(1) } };
+    let shed = |number, bytes| Measure::Shed { link: link(number), bytes };
+    let done = shedder.look(at(0), &unsent(8000, &debtors), known);
+    assert_eq!(done, [shed(1, 900), shed(2, 900), shed(5, 200)], "two of them are less than the one");
+    let full = Pressure { reassembly: strain(LIMIT, 1), inbox: strain(LIMIT, 0), debtors, ..Pressure::default() };
+    assert_eq!(Shedder::default().look(at(0), &full, known), [Measure::Stop(link(1))]);
+    let mut shedder = Shedder::default();
+    shedder.look(at(0), &full, known);
+    let full = Pressure { reassembly: strain(LIMIT, 2), inbox: strain(0, 0), ..full };
+    let done = shedder.look(at(2000), &full, known);
+    assert_eq!(done.first(), Some(&Measure::Close { peer: id(1), reason: CloseReason::Hoarding }));
+}
+
+#[test]
+fn who_brings_what_it_begins_is_not_disconnected_for_those_who_hold_a_little_less() {
+    let mut shedder = Shedder::default();
+    let mut refused = 0;
+    for millis in (0..=2000_u64).step_by(50) {
+        refused += 1;
+        let honest = Debtor { completed: 500 * millis, ..debtor(1, 0, 2500, 0) };
+        let mut debtors = vec![honest];
+        debtors.extend((2..5).map(|number| debtor(number, 0, 2400, 0)));
+        let done = shedder.look(at(millis), &incomplete(refused, &debtors), nobody);
+        let hoarding = Measure::Close { peer: id(2), reason: CloseReason::Hoarding };
+        assert_eq!(done, if millis == 2000 { vec![hoarding] } else { vec![] });
+    }
+}
+
+#[test]
+fn who_lost_all_that_waited_and_asks_again_has_not_begun_anew_but_who_took_it_is_no_offender() {
+    for bytes in [0, 1_000_000] {
+        let mut shedder = Shedder::default();
+        let full = unsent(8000, &[taker(1, 7000, 0)]);
+        let shed = Measure::Shed { link: link(1), bytes: 2000 };
+        assert_eq!(shedder.look(at(0), &full, nobody), [shed]);
+        assert_eq!(shedder.look(at(1000), &full, nobody), [Measure::Stop(link(1)), shed]);
+        assert_eq!(shedder.look(at(1999), &unsent(8000, &[]), nobody), [], "lest it ask for the same again at once");
+        assert_eq!(shedder.look(at(2000), &unsent(8000, &[]), nobody), [Measure::Resume(link(1))]);
+        let closed = Measure::Close { peer: id(1), reason: CloseReason::SlowPeer };
+        let again = if bytes == 0 { vec![closed] } else { vec![Measure::Stop(link(1)), shed] };
+        assert_eq!(shedder.look(at(3000), &unsent(8000, &[taker(1, 7000, bytes)]), nobody), again);
+    }
 }
 
 #[test]
@@ -96,7 +198,7 @@ fn a_refusal_counts_although_the_pool_is_not_full() {
 fn whom_the_operator_named_goes_last() {
     let mut shedder = Shedder::default();
     let pressure = unsent(8000, &[debtor(1, 6000, 0, 0), debtor(2, 1100, 0, 0), debtor(3, 1100, 0, 0)]);
-    let done = shedder.look(at(0), &pressure, |peer| *peer == id(1));
+    let done = shedder.look(at(0), &pressure, |peer| Known { last: *peer == id(1), group: None });
     let shed = |number, bytes| Measure::Shed { link: link(number), bytes };
     assert_eq!(done, [shed(2, 1000), shed(3, 1000)], "of equals the lower id first");
 }
@@ -153,8 +255,11 @@ fn who_fills_the_inbox_is_not_read_from_until_there_is_room() {
 }
 
 /// A peer of the model below.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Load {
+    account: Account,
+    /// Which group of addresses it is in, if it is in any.
+    group: usize,
     /// What waits for it, and how much of that has begun to go out.
     owed: usize,
     begun: usize,
@@ -173,20 +278,51 @@ struct Load {
 fn load() -> impl Strategy<Value = Load> {
     let bytes = || prop_oneof![0..=FLOOR, 0..3000_usize];
     let rates = (prop_oneof![Just(0_usize), 0..400_usize], prop_oneof![Just(0_usize), 0..400_usize]);
-    (bytes(), bytes(), bytes(), rates, any::<bool>(), any::<bool>(), prop::bool::weighted(0.2)).prop_map(
-        |(owed, reassembly, inbox, (takes, sends), begun, ends, named)| {
-            let begun = if begun { owed.min(50) } else { 0 };
-            Load { owed, begun, reassembly, inbox, takes, sends, ends, named, stopped: false, gone: false }
+    let begun = prop_oneof![Just(0_usize), 0..3000_usize];
+    let flags = (any::<bool>(), prop::bool::weighted(0.2), 0..4_usize);
+    (bytes(), bytes(), bytes(), rates, begun, flags).prop_map(
+        |(owed, reassembly, inbox, (takes, sends), begun, (ends, named, group))| {
+            let (account, begun, stopped, gone) = (Budget::account(usize::MAX), begun.min(owed), false, false);
+            Load { account, group, owed, begun, reassembly, inbox, takes, sends, ends, named, stopped, gone }
         },
     )
 }
 
+/// In which order they must come: found one by one, as the documentation of the module says it.
+fn expected(debtors: &[Debtor], known: impl Fn(&NodeId) -> Known) -> Vec<Debtor> {
+    let mut left: Vec<_> = debtors.iter().filter(|debtor| owes(debtor) > 0).copied().collect();
+    let weight = |debtor: &Debtor| burden(debtor.owed, rate(debtor.taken, Taken::HALF));
+    let house =
+        |debtor: &Debtor| (known(&debtor.peer).last, is_slow(debtor), known(&debtor.peer).group.ok_or(debtor.peer));
+    let mut order = Vec::new();
+    while !left.is_empty() {
+        let key = |debtor: &Debtor| {
+            let (last, slow, group) = house(debtor);
+            let slow = slow && !last;
+            let with = left
+                .iter()
+                .filter(|other| (last, slow, group) == (house(other).0, house(other).1 && !last, house(other).2));
+            (!last, slow, with.map(weight).sum::<u128>(), Reverse(group), weight(debtor), Reverse(debtor.peer))
+        };
+        let next = (0..left.len()).max_by_key(|place| key(&left[*place])).expect("somebody is left");
+        order.push(left.remove(next));
+    }
+    order
+}
+
+/// What dropping messages for it can free.
+fn free(debtor: &Debtor) -> usize {
+    owes(debtor).min(debtor.owed - debtor.begun)
+}
+
 /// The pools that such loads make, floors aside.
-fn pressure(loads: &[Load], refused: u64) -> Pressure {
+fn pressure(now: Timestamp, loads: &[Load], refused: u64) -> Pressure {
     let standing = || loads.iter().enumerate().filter(|(_, load)| !load.gone);
     let beyond = |bytes: fn(&Load) -> usize| standing().map(|(_, load)| bytes(load).saturating_sub(FLOOR)).sum();
     let debtors = standing().map(|(number, load)| Debtor {
         waits: load.ends && load.reassembly > 0,
+        begun: load.begun,
+        taken: load.account.taken(now),
         ..debtor(number, load.owed, load.reassembly, load.inbox)
     });
     Pressure {
@@ -198,19 +334,24 @@ fn pressure(loads: &[Load], refused: u64) -> Pressure {
 }
 
 proptest! {
-    /// Whatever the loads, nobody within its floor is touched, nobody before one who owes more, each measure has its debtor, and memory is short no more in the end.
+    /// Whatever the loads, nobody within its floor is touched, nobody before a heavier burden, nobody who is not slow is disconnected for
+    /// what waits for it, each measure has its debtor, and memory is short no more in the end.
     #[test]
-    fn pressure_ends_at_the_cost_of_those_who_owe_most(mut loads in prop::collection::vec(load(), 1..12)) {
+    fn pressure_ends_at_the_cost_of_those_who_are_the_heaviest_burden(mut loads in prop::collection::vec(load(), 1..12)) {
         let mut shedder = Shedder::default();
         let (mut measures, mut refused, mut last) = (0, 0, Pressure::default());
         for round in 0..1500_u64 {
-            let before = pressure(&loads, refused);
-            let named: Vec<bool> = loads.iter().map(|load| load.named).collect();
-            let is_named = |peer: &NodeId| (0..named.len()).any(|number| named[number] && id(number) == *peer);
-            let done = shedder.look(at(round * 20), &before, is_named);
+            let now = at(round * 20);
+            let before = pressure(now, &loads, refused);
+            let all: Vec<_> = loads.iter().map(|load| (load.named, load.group)).collect();
+            let known = |peer: &NodeId| {
+                let (last, number) = all[(0..all.len()).find(|number| id(*number) == *peer).expect("one of them")];
+                Known { last, group: if number > 0 { group(number) } else { None } }
+            };
+            let done = shedder.look(now, &before, known);
             measures += if round < 500 { 0 } else { done.len() };
             prop_assert!(done.len() <= 2 * loads.len() + 2, "{done:?}");
-            let mut poorest: Option<(bool, usize)> = None;
+            let mut order = expected(&before.debtors, known).into_iter();
             for measure in &done {
                 let number = match measure {
                     Measure::Shed { link, .. } | Measure::Stop(link) | Measure::Resume(link) => link.0 as usize,
@@ -224,16 +365,16 @@ proptest! {
                         prop_assert!(found.is_some(), "within its floor: {measure:?}");
                         load.stopped = true;
                     }
-                    Measure::Shed { bytes, .. } => {
+                    Measure::Shed { link, bytes } => {
                         prop_assert!(found.is_some_and(|debtor| owes(debtor) >= *bytes && *bytes > 0), "{measure:?}");
-                        let rank = (!load.named, load.owed);
-                        prop_assert!(poorest.is_none_or(|poorest| poorest >= rank), "{measure:?} before others: {done:?}");
-                        poorest = Some(rank);
-                        load.owed = load.begun.max(load.owed - bytes);
+                        prop_assert!(load.begun + bytes <= load.owed, "{measure:?} of what has begun");
+                        let passed = order.find(|debtor| debtor.link == *link || free(debtor) > 0).map(|debtor| debtor.link);
+                        prop_assert_eq!(passed, Some(*link), "others come before it: {:?}", done);
+                        load.owed -= bytes;
                     }
                     Measure::Close { reason, .. } => {
                         let owes_so = |debtor: &Debtor| match reason {
-                            CloseReason::SlowPeer => owes(debtor) > 0,
+                            CloseReason::SlowPeer => owes(debtor) > 0 && is_slow(debtor),
                             _ => holds(debtor) > 0 && debtor.reassembly > 0,
                         };
                         prop_assert!(found.is_some_and(owes_so), "{measure:?}");
@@ -243,8 +384,11 @@ proptest! {
             }
             // The world goes on: who reads takes, who may sends, and the stack consumes.
             for load in loads.iter_mut().filter(|load| !load.gone) {
-                load.owed = load.owed.saturating_sub(load.takes);
-                load.begun = load.begun.min(load.owed);
+                let taken = load.owed.min(load.takes);
+                load.account.took(now, taken);
+                load.owed -= taken;
+                load.begun = load.begun.saturating_sub(taken);
+                load.account.wait(now, load.owed > 0);
                 load.inbox = load.inbox.saturating_sub(150);
                 if load.ends && before.reassembly.used < LIMIT {
                     load.reassembly = 0;

@@ -39,6 +39,9 @@ struct Bench {
     told: Vec<PeerEvent>,
     /// Who may open a stream, as it was told last.
     doors: Doors,
+    /// Who was admitted without a seat and has none, and how many seats there are to be.
+    guests: BTreeSet<LinkId>,
+    seats: usize,
 }
 
 impl Bench {
@@ -47,7 +50,8 @@ impl Bench {
         change(&mut config);
         let manager = PeerManager::new(config, &Seed::from_u64(7));
         let now = Now { mono: Timestamp::ZERO, wall: UnixMillis(1_000_000) };
-        Self { manager, now, next_link: 0, told: Vec::new(), doors: Doors::default() }
+        let (seats, guests) = (manager.config.max_peers, BTreeSet::new());
+        Self { manager, now, next_link: 0, told: Vec::new(), doors: Doors::default(), guests, seats }
     }
 
     /// Lets time pass up to `by` and collects everything done meanwhile.
@@ -67,12 +71,18 @@ impl Bench {
         self.now = Now { mono: at, wall: self.now.wall + at.since(self.now.mono) };
     }
 
-    /// What the manager did since; what it told goes to `told`.
+    /// What the manager did since; what it told goes to `told`, and who has a seat is kept apart from who is admitted.
     fn drain(&mut self) -> Vec<Outlet> {
         let mut outlets = Vec::new();
         while let Some(action) = self.manager.poll_action() {
             match action {
                 Action::Link(Outlet::Doors(doors)) => self.doors = doors,
+                Action::Link(Outlet::Seats(seats)) => self.seats = seats,
+                Action::Link(Outlet::Seat(link)) => assert!(self.guests.remove(&link), "{link:?} is no guest"),
+                Action::Link(Outlet::AdmitGuest(link)) => {
+                    self.guests.insert(link);
+                    outlets.push(Outlet::Admit(link));
+                }
                 Action::Link(outlet) => outlets.push(outlet),
                 Action::Emit(event) => self.told.push(event),
                 other => panic!("{other:?}"),

@@ -35,7 +35,9 @@ fn look(
                 let evicted = [CloseReason::TooManyPeers, CloseReason::Surplus, CloseReason::Banned].contains(&reason);
                 assert!(asked || !evicted || !PRIVILEGED.contains(&number), "{number} has a privilege: {reason}");
             }
-            Outlet::Doors(_) => unreachable!("the bench keeps them apart"),
+            Outlet::Doors(_) | Outlet::AdmitGuest(_) | Outlet::Seat(_) | Outlet::Seats(_) => {
+                unreachable!("the bench keeps them apart")
+            }
         }
     }
     let ordinary = bench.manager.peers().filter(|peer| !bench.manager.is_privileged(&peer.info.peer));
@@ -51,6 +53,15 @@ fn look(
         *groups.entry(NetGroup::of(peer.info.remote, bench.manager.config.addresses)).or_default() += 1;
     }
     assert!(groups.values().all(|members| *members <= PER_GROUP + grace), "{groups:?}");
+    let seated = bench.manager.peers().filter(|peer| peer.seated).count();
+    assert_eq!(
+        bench.seats,
+        seated.max(bench.manager.config.max_peers),
+        "a seat for each who has one, and each free place"
+    );
+    let guests = inbound.iter().chain(&outbound).filter(|peer| !peer.seated).count();
+    let beyond = (inbound.len() + outbound.len()).saturating_sub(bench.manager.config.max_peers);
+    assert!(guests >= beyond, "{guests} guests, and {beyond} more than there are places");
     assert!(dialling.len() <= 16);
     let wishes = bench.manager.dials.values().filter(|dial| dial.purpose == Purpose::Now).count();
     assert!(wishes <= 8, "{wishes} dials for others");

@@ -1,4 +1,4 @@
-//! Two hundred peers at once, of whom ninety do harm, at a node of 64 MiB: who is honest does not notice.
+//! Two hundred peers at once, of whom ninety do harm, and two more that catch up, at a node of 64 MiB: who is honest does not notice.
 
 mod desk;
 mod guests;
@@ -18,12 +18,13 @@ use crate::{
     victim::{Plan, lines, say, status},
 };
 use desk::{CAP, Seen};
-use guests::{Abuse, Honest};
+use guests::{Abuse, BLOCKS, Honest, catches_up};
 
 /// How the parent asks for the victim of this story.
 pub(crate) const CROWD: &str = "BOUNDED_CROWD";
 
 const HONEST: usize = 110;
+const SYNCING: usize = 2;
 const DEAF: usize = 50;
 const MAD: usize = 20;
 const LOUD: usize = 20;
@@ -79,6 +80,8 @@ pub(crate) struct Outcome {
     /// How long echoes took, in order: before the others did harm, and meanwhile.
     before: Vec<Duration>,
     meanwhile: Vec<Duration>,
+    /// What those got who catch up meanwhile.
+    blocks: usize,
 }
 
 pub(crate) fn tell(charging: bool) -> Outcome {
@@ -108,11 +111,13 @@ async fn told(charging: bool) -> Outcome {
             abuse.spawn(one().loud(number));
         }
     }
+    let mut syncing = JoinSet::new();
+    (0..SYNCING).for_each(|number| drop(syncing.spawn(catches_up(number, addr, started.clone()))));
     let mut honest = Vec::new();
     for number in 0..HONEST {
         honest.push(Honest::come(number, addr).await);
     }
-    victim.until(|report| report["links"] == HONEST + DEAF + MAD + LOUD).await;
+    victim.until(|report| report["links"] == HONEST + SYNCING + DEAF + MAD + LOUD).await;
     let (mut honest, before) = all_talk(honest, BEFORE, clock).await;
     let met = victim.report();
     start.send_replace(true);
@@ -121,11 +126,12 @@ async fn told(charging: bool) -> Outcome {
     if !charging {
         victim.until(|report| report["hwm"] > 2 * CAP).await;
     }
+    let blocks = syncing.join_all().await.into_iter().sum();
     let after = victim.report();
     end.send_replace(true);
     let offered = abuse.join_all().await.into_iter().sum();
     drop(honest);
-    Outcome { charging, offered, idle, met, after, before, meanwhile }
+    Outcome { charging, offered, idle, met, after, before, meanwhile, blocks }
 }
 
 /// All talk at once.
@@ -156,7 +162,7 @@ impl Outcome {
         println!(
             "crowd: charging={} offered={:.1} ledger={:.1} heap={:.1} heap_since_met={:.1} ledger_since_met={:.1} \
              resident={:.1} (MiB) p50_before={:.3} p50_meanwhile={:.3} p99_before={:.3} p99_meanwhile={:.3} (ms) shed={} \
-             links={}",
+             links={} blocks={}",
             self.charging,
             mib(self.offered),
             mib(self.after["peak"]),
@@ -170,15 +176,17 @@ impl Outcome {
             percentile(&self.meanwhile, 99),
             self.after["shed"],
             self.after["links"],
+            self.blocks,
         );
     }
 
-    /// Whatever the others do, all that honest peers say arrives and is answered.
+    /// Whatever the others do, all that honest peers say arrives and is answered, and who catches up gets all that it asks for.
     pub(crate) fn nobody_honest_noticed(&self) {
         self.print();
         assert!(self.offered >= 10 * CAP, "{} bytes are no flood", self.offered);
         let (said, answered) = (HONEST * (BEFORE + MEANWHILE), self.before.len() + self.meanwhile.len());
         assert_eq!((answered, self.after["notes"], self.after["unanswered"]), (said, said, 0), "{self:#?}");
+        assert_eq!(self.blocks, SYNCING * BLOCKS, "{self:#?}");
     }
 
     pub(crate) fn stays_within_the_budget(&self) {

@@ -133,8 +133,8 @@ pub enum ConnectionCommand {
     Heartbeat(Bytes),
     /// Charge what arrives from now on to this account, as soon as it has its [seat](crate::Budget::seat) in the budget.
     Account(Account),
-    /// Drop messages that wait to be sent, those of the lowest class first, until so many bytes that are owed are free; never
-    /// one of which something is sent. A request among them fails with [`DropReason::Shed`](crate::DropReason::Shed).
+    /// Drop messages that wait to be sent, those of the lowest class first, until so many bytes of what all share are free; never
+    /// one of which something is sent, and those whose bytes others wait for, too, last. A request among them fails with [`DropReason::Shed`](crate::DropReason::Shed).
     Shed {
         /// How many at least.
         bytes: usize,

@@ -349,11 +349,12 @@ pub enum Outlet {
         reason: CloseReason,
     },
     /// Drop messages that wait for a peer, those of the lowest class first, until so many bytes are free. Never one that has
-    /// begun to go out. Each is told as [`NetworkEvent::Dropped`], a request as one that failed.
+    /// begun to go out, and those whose bytes others wait for, too, after all others. Each is told as
+    /// [`NetworkEvent::Dropped`], a request as one that failed.
     Shed {
         /// The connection on which they wait.
         link: LinkId,
-        /// How many bytes to free at least, as they are owed.
+        /// How many bytes of what all share to free at least.
         bytes: usize,
     },
     /// Read nothing more from a connection for now.

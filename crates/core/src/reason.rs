@@ -104,7 +104,7 @@ reasons! {
         MessageTooLong = 23, "message_too_long";
         /// More was sent in a class than the receiver had granted.
         CreditExceeded = 24, "credit_exceeded";
-        /// The peer takes nothing of what waits for it, or memory was short and it owed more than any other.
+        /// The peer hardly takes anything of what waits for it.
         SlowPeer = 25, "slow_peer";
         /// The node's memory budget is exhausted and stayed so.
         OverBudget = 26, "over_budget";
@@ -142,7 +142,7 @@ reasons! {
         CertificateRevoked = 42, "certificate_revoked";
         /// The certificate is not valid any more, or not yet.
         CertificateExpired = 43, "certificate_expired";
-        /// Memory for incomplete messages is exhausted, and the peer held more of it than any other.
+        /// Memory for incomplete messages is exhausted, and the peer or its group of addresses held most of it and brought least.
         Hoarding = 44, "hoarding";
     }
 }
@@ -194,7 +194,7 @@ reasons! {
         Unrequested = 7, "unrequested";
         /// A request whose time was over before it could be sent.
         Superseded = 8, "superseded";
-        /// Memory was short, and the recipient owed more than any other.
+        /// Memory was short, and the recipient or its group of addresses kept most of it for longest.
         Shed = 9, "shed";
     }
 }

@@ -1,4 +1,4 @@
-//! Those who come: most are honest, some do not read, some talk nonsense, some send too much.
+//! Those who come: most are honest, two of these catch up, some do not read, some talk nonsense, some send too much.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -21,10 +21,16 @@ use crate::hand::{Hand, connect, pieces};
 
 /// Where in the addresses and identities of this story each kind of guest begins.
 const HONEST: usize = 1_000;
+const SYNCING: usize = 1_500;
 const DEAF: usize = 2_000;
 const MAD: usize = 3_000;
 const LOUD: usize = 4_000;
 
+/// Long answers that each asks for who catches up, as many as are worth the credit for them; how many of them wait at a time, more than
+/// what any of the deaf has when they share what there is; and how long it takes for one: 1.3 MiB/s.
+pub(super) const BLOCKS: usize = 120;
+const AHEAD: usize = 16;
+const WORK: Duration = Duration::from_millis(25);
 /// Long answers that each asks for who does not read: 14 MiB.
 const QUESTIONS: u64 = 448;
 /// How long it takes to do all the harm, so that honest peers speak before, between and after.
@@ -95,6 +101,38 @@ impl Honest {
             }
         }
     }
+}
+
+/// A node that catches up: it asks for more than fits its floor, and works through it at its pace.
+pub(super) async fn catches_up(number: usize, addr: SocketAddr, mut start: watch::Receiver<bool>) -> usize {
+    let mut hand = shake(SYNCING + number, addr).await.expect("an open door");
+    // An error would be the end of the story.
+    let _started = start.wait_for(|start| *start).await;
+    let (mut asked, mut told, mut decoder) = (0, 0, SealedDecoder::new());
+    let mut buffer = vec![0; 16 << 10];
+    while told < BLOCKS {
+        let mut frames = Vec::new();
+        while asked < BLOCKS.min(told + AHEAD) {
+            encode_frame(&Message::new(ASK, Vec::new()), Envelope::Request(asked as u64), &mut frames);
+            asked += 1;
+        }
+        if !frames.is_empty() {
+            let record = hand.keys.seal(&frames);
+            hand.stream.write_all(&record).await.expect("nobody sends a peer away that takes what it asked for");
+        }
+        let count = hand.stream.read(&mut buffer).await.expect("nobody sends a peer away that takes what it asked for");
+        assert!(count > 0, "nobody sends a peer away that takes what it asked for");
+        let (mut input, before) = (&buffer[..count], told);
+        while let Some(body) = decoder.read(&mut input).expect("well-formed") {
+            let plaintext = hand.keys.open(body);
+            let (_, frames) = open_plaintext(plaintext).expect("well-formed");
+            // An answer takes more than a record, so each has one last piece.
+            let ends = |frame: &Frame<'_>| matches!(frame, Frame::Next { last: true, .. });
+            told += FrameReader::new(frames).map(|frame| frame.expect("well-formed")).filter(ends).count();
+        }
+        tokio::time::sleep(WORK * (told - before) as u32).await;
+    }
+    told
 }
 
 /// What one of the others does, until `over`; says how many bytes it offered.

@@ -4,8 +4,6 @@ use core::time::Duration;
 
 use crate::Timestamp;
 
-const HALF: Duration = Taken::HALF;
-
 /// What a peer took of late.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Taken {
@@ -52,7 +50,7 @@ impl Uptake {
 
     pub(super) fn taken(mut self, now: Timestamp) -> Taken {
         self.pass(now);
-        let earlier = self.before.map_or(Duration::ZERO, |_| HALF);
+        let earlier = self.before.map_or(Duration::ZERO, |_| Taken::HALF);
         Taken { bytes: self.bytes.saturating_add(self.before.unwrap_or(0)), time: earlier + self.time }
     }
 
@@ -62,11 +60,11 @@ impl Uptake {
             return;
         };
         self.time += now.since(counted);
-        if self.time >= HALF {
-            let is_next = self.time < 2 * HALF;
+        if self.time >= Taken::HALF {
+            let is_next = self.time < 2 * Taken::HALF;
             self.before = Some(if is_next { self.bytes } else { 0 });
             self.bytes = 0;
-            let rest = self.time.as_nanos() % HALF.as_nanos();
+            let rest = self.time.as_nanos() % Taken::HALF.as_nanos();
             self.time = Duration::from_nanos(u64::try_from(rest).unwrap_or(0));
         }
     }

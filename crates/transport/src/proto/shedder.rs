@@ -303,6 +303,9 @@ struct Weight {
     burden: u128,
 }
 
+/// Whose burdens are added up: a group's, or those of one peer that has none.
+type House = Result<Group, NodeId>;
+
 /// Those who have a weight, in the order in which they go: the heaviest of the heaviest group, which weighs so much less then; of
 /// equals the lower id.
 fn ranked<'a>(
@@ -310,8 +313,7 @@ fn ranked<'a>(
     known: &impl Fn(&NodeId) -> Known,
     weigh: impl Fn(&Debtor) -> Option<Weight>,
 ) -> Vec<&'a Debtor> {
-    // Whoever has no group stands for itself. The rank comes first, so that ranks do not mix.
-    let mut houses: BTreeMap<(u8, Result<Group, NodeId>), (u128, Vec<_>)> = BTreeMap::new();
+    let mut houses: BTreeMap<(u8, House), (u128, Vec<_>)> = BTreeMap::new();
     for debtor in debtors {
         let Some(Weight { first, burden }) = weigh(debtor) else { continue };
         let Known { last, group } = known(&debtor.peer);

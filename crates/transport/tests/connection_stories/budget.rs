@@ -96,7 +96,7 @@ fn what_waits_is_dropped_when_the_runner_says_so_and_each_of_it_is_told() {
         pair.notify(A, message(command, number, 500));
     }
     pair.request(A, 7, message(ITEM, 4, 500), SECOND);
-    pair.command(A, ConnectionCommand::Shed { bytes: 3 * 500 });
+    pair.command(A, ConnectionCommand::Shed { bytes: 2 * 500 });
     let told = core::mem::take(&mut pair.sides[A].events);
     let dropped = |event: &ConnectionEvent| match event {
         ConnectionEvent::Unsent { command, reason: DropReason::Shed, count } => Some((Some(*command), *count)),

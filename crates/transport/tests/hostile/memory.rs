@@ -1,4 +1,4 @@
-//! Memory is short: whoever owes most goes without, and whoever owes little is served.
+//! Memory is short: whoever takes nothing of what waits for it goes without, and whoever owes little is served.
 
 use std::time::Duration;
 

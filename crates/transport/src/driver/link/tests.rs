@@ -91,12 +91,17 @@ struct Bench {
 
 /// A link task over a pipe that holds so many bytes.
 fn bench(pipe: usize) -> Bench {
+    bench_under(pipe, Bandwidth::default())
+}
+
+/// The same under the operator's limits.
+fn bench_under(pipe: usize, limits: Bandwidth) -> Bench {
     let (stream, other_end) = tokio::io::duplex(pipe);
     let (script, (post, mail), (sender, events)) = (Script::default(), mailbox(), unbounded_channel());
     let (connection, stream) = (Box::new(script.clone()), Box::new(stream));
     let (account, remote) = (Budget::account(1 << 20), ([127, 0, 0, 1], 1).into());
     let (clock, link, starved) = (Clock::start(), LinkId(1), Arc::default());
-    let gate = Gates::new(clock, Arc::default(), Bandwidth::default()).join(link);
+    let gate = Gates::new(clock, Arc::default(), limits).join(link);
     let patience = Duration::from_secs(90);
     let parts = LinkParts {
         link,
@@ -185,4 +190,29 @@ async fn an_idle_connection_holds_no_buffers_and_its_task_is_small() {
     assert_eq!(bench.task.outgoing.capacity(), 0);
     let bytes = size_of_val(&bench.task.run());
     assert!(bytes <= 1536, "the future of a link task takes {bytes} bytes");
+}
+
+#[tokio::test]
+async fn what_the_operator_s_limit_holds_back_is_not_waited_for_and_what_the_socket_does_not_take_is() {
+    let egress = core::num::NonZeroU64::new(1 << 16);
+    // A pipe that holds all of it, and one that holds a record in part.
+    for (pipe, limits, waits) in [
+        (1 << 20, Bandwidth { egress, ingress: None }, false),
+        (500, Bandwidth { egress, ingress: None }, true),
+        (500, Bandwidth::default(), true),
+    ] {
+        let mut bench = bench_under(pipe, limits);
+        bench.task.proved = true;
+        let _owed = bench.task.account.owe(200_000).expect("below the limit");
+        bench.load(200_000);
+        while bench.turn().is_ready() {}
+        assert!(bench.script.with(|state| state.to_send) > 0, "{limits:?}");
+        assert_eq!(bench.task.waits, waits, "a pipe of {pipe}, {limits:?}");
+    }
+    // Something waits, and the machine has nothing to send.
+    let mut bench = bench(1 << 20);
+    let owed = bench.task.account.owe(1000).expect("below the limit");
+    assert_eq!((bench.turn(), bench.task.waits), (Poll::Pending, true));
+    drop(owed);
+    assert_eq!((bench.turn(), bench.task.waits), (Poll::Pending, false));
 }

@@ -10,7 +10,10 @@ use peerage_transport::{
         keypair::Keypair,
     },
 };
-use peerage_wire::{Envelope, Frame, FrameReader, SealedDecoder, encode_frame, limits::MAX_PLAINTEXT, open_plaintext};
+use peerage_wire::{
+    Envelope, Frame, FrameReader, RecordKind, SealedDecoder, decode_reason, encode_frame, limits::MAX_PLAINTEXT,
+    open_plaintext,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::watch,
@@ -31,6 +34,8 @@ const LOUD: usize = 4_000;
 pub(super) const BLOCKS: usize = 120;
 const AHEAD: usize = 16;
 const WORK: Duration = Duration::from_millis(25);
+/// When nothing came for so long, it asks again.
+const AGAIN: Duration = Duration::from_millis(500);
 /// Long answers that each asks for who does not read: 14 MiB.
 const QUESTIONS: u64 = 448;
 /// How long it takes to do all the harm, so that honest peers speak before, between and after.
@@ -107,25 +112,32 @@ impl Honest {
 pub(super) async fn catches_up(number: usize, addr: SocketAddr, mut start: watch::Receiver<bool>) -> usize {
     let mut hand = shake(SYNCING + number, addr).await.expect("an open door");
     // An error would be the end of the story.
-    let _started = start.wait_for(|start| *start).await;
-    let (mut asked, mut told, mut decoder) = (0, 0, SealedDecoder::new());
+    drop(start.wait_for(|start| *start).await);
+    let (mut asked, mut told, mut id, mut decoder) = (0, 0, 0, SealedDecoder::new());
     let mut buffer = vec![0; 16 << 10];
     while told < BLOCKS {
         let mut frames = Vec::new();
         while asked < BLOCKS.min(told + AHEAD) {
-            encode_frame(&Message::new(ASK, Vec::new()), Envelope::Request(asked as u64), &mut frames);
+            encode_frame(&Message::new(ASK, Vec::new()), Envelope::Request(id), &mut frames);
             asked += 1;
+            id += 1;
         }
         if !frames.is_empty() {
             let record = hand.keys.seal(&frames);
             hand.stream.write_all(&record).await.expect("nobody sends a peer away that takes what it asked for");
         }
-        let count = hand.stream.read(&mut buffer).await.expect("nobody sends a peer away that takes what it asked for");
+        let Ok(read) = tokio::time::timeout(AGAIN, hand.stream.read(&mut buffer)).await else {
+            // What found no room, or was dropped, is asked for again.
+            asked = told;
+            continue;
+        };
+        let count = read.expect("nobody sends a peer away that takes what it asked for");
         assert!(count > 0, "nobody sends a peer away that takes what it asked for");
         let (mut input, before) = (&buffer[..count], told);
         while let Some(body) = decoder.read(&mut input).expect("well-formed") {
             let plaintext = hand.keys.open(body);
-            let (_, frames) = open_plaintext(plaintext).expect("well-formed");
+            let (kind, frames) = open_plaintext(plaintext).expect("well-formed");
+            assert_eq!(kind, RecordKind::Data, "after {told} answers: {:?}", decode_reason(kind, frames));
             // An answer takes more than a record, so each has one last piece.
             let ends = |frame: &Frame<'_>| matches!(frame, Frame::Next { last: true, .. });
             told += FrameReader::new(frames).map(|frame| frame.expect("well-formed")).filter(ends).count();

@@ -203,7 +203,7 @@ async fn what_the_operator_s_limit_holds_back_is_not_waited_for_and_what_the_soc
     ] {
         let mut bench = bench_under(pipe, limits);
         bench.task.proved = true;
-        let _owed = bench.task.account.owe(200_000).expect("below the limit");
+        let _owed = bench.task.parts.account.owe(200_000).expect("below the limit");
         bench.load(200_000);
         while bench.turn().is_ready() {}
         assert!(bench.script.with(|state| state.to_send) > 0, "{limits:?}");
@@ -211,7 +211,7 @@ async fn what_the_operator_s_limit_holds_back_is_not_waited_for_and_what_the_soc
     }
     // Something waits, and the machine has nothing to send.
     let mut bench = bench(1 << 20);
-    let owed = bench.task.account.owe(1000).expect("below the limit");
+    let owed = bench.task.parts.account.owe(1000).expect("below the limit");
     assert_eq!((bench.turn(), bench.task.waits), (Poll::Pending, true));
     drop(owed);
     assert_eq!((bench.turn(), bench.task.waits), (Poll::Pending, false));

@@ -257,7 +257,8 @@ impl PeerManager {
         self.links.insert(link, peer);
         let (since, wanted, heard) = (now.mono, now.mono, now.mono);
         let seated = self.may_sit(&peer, info.outbound);
-        self.peers.insert(peer, Peer { info, since, stats: None, link, seated, transient, wanted, heard, useful: None });
+        self.peers
+            .insert(peer, Peer { info, since, stats: None, link, seated, transient, wanted, heard, useful: None });
         self.tell_seats();
         self.actions.push_back(Action::Link(if seated { Outlet::Admit(link) } else { Outlet::AdmitGuest(link) }));
     }

@@ -4,6 +4,9 @@
 //! of it, all at once; and it writes what is most urgent, as much as the socket takes. Whoever has more to write than one
 //! piece lets everybody else go first, so that bulk delays nobody's reading. Between turns the task holds no buffers, unless
 //! the socket took a piece only in part.
+//!
+//! Between turns the work lies on a [`Desk`], where the stack task can send a few messages itself: a short answer is then
+//! on its way one turn of a task sooner, and mostly one wake-up of a thread.
 
 use core::{
     cell::Cell,
@@ -11,7 +14,7 @@ use core::{
     net::SocketAddr,
     pin::Pin,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 use peerage_core::{
@@ -19,7 +22,11 @@ use peerage_core::{
     PerClass, Timestamp,
 };
 use peerage_wire::limits::MAX_SEALED_BODY;
-use std::{io, sync::Arc};
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 use tokio::{
     io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _, ReadBuf},
     sync::mpsc::UnboundedSender,
@@ -127,6 +134,82 @@ pub(super) struct LinkTask {
     alarm: Alarm,
 }
 
+/// Where the work of a link task lies between its turns; empty before and after.
+#[derive(Default)]
+pub(super) struct Desk(Mutex<Option<LinkTask>>);
+
+impl Desk {
+    /// Lays the work for a fresh connection down, before the task begins.
+    pub(super) fn lay(&self, task: LinkTask) {
+        *self.work() = Some(task);
+    }
+
+    fn work(&self) -> MutexGuard<'_, Option<LinkTask>> {
+        // What a panic leaves behind half-way is taken away by whoever had it, or dropped with its task.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends what is in the mailbox of the task that `sleeper` wakes, in its stead. It is woken if that is more than little
+    /// work, or if it is awake after all.
+    pub(super) fn send(&self, sleeper: &Waker) {
+        let Ok(mut work) = self.0.try_lock() else { return sleeper.wake_by_ref() };
+        let Some(task) = &mut *work else { return sleeper.wake_by_ref() };
+        let cx = &mut Context::from_waker(sleeper);
+        // A machine that panics costs its own connection, here as well.
+        match catch_unwind(AssertUnwindSafe(|| task.turn(cx, Reading::Not))) {
+            Ok(Poll::Pending) => return,
+            Ok(Poll::Ready(_)) => {}
+            Err(_) => *work = None,
+        }
+        drop(work);
+        sleeper.wake_by_ref();
+    }
+
+    /// The link task: does the work until the connection is over.
+    pub(super) async fn run(self: Arc<Self>) {
+        let turn = |cx: &mut Context<'_>| match &mut *self.work() {
+            Some(task) => task.turn(cx, Reading::Too),
+            // It panicked when the stack task had it.
+            None => Poll::Ready(Turn::Alone),
+        };
+        while poll_fn(turn).await == Turn::Pause {
+            // Not a plain wake-up: the runtime resumes who yields so after all others, and after it looked which sockets are
+            // ready. A command for this task wakes it before.
+            yield_now().await;
+        }
+        let Some(LinkTask { parts, proved, last_words: Some(_), .. }) = self.work().take() else {
+            return; // the stack is gone, and nobody is to hear anything
+        };
+        let LinkParts { link, remote, mut stream, connection, mail, gate, .. } = parts;
+        // What is still unread when a socket is closed makes TCP send a reset, which can destroy our last words on their
+        // way: so everything is read, and thrown away, until the other side is done too. That takes a while and no memory.
+        // Of strangers little, and of nobody more than that while the node limits what it reads.
+        let mut left = if proved && !gate.limits_reading() { usize::MAX } else { READ_BYTES };
+        drop((connection, mail, gate, self));
+        let goodbye = async {
+            stream.shutdown().await?;
+            let mut incoming = vec![0; READ_BYTES_STRANGER];
+            while left > 0 {
+                match stream.read(&mut incoming).await? {
+                    0 => break,
+                    count => left = left.saturating_sub(count),
+                }
+            }
+            io::Result::Ok(())
+        };
+        // However that ends, it is nobody's concern any more.
+        let _ended = timeout(LAST_WORDS, goodbye).await;
+        tracing::trace!(link = link.0, %remote, "stream closed");
+    }
+}
+
+/// Whether a turn reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reading {
+    Too,
+    Not,
+}
+
 /// How a turn ended, if the task does not just wait for something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Turn {
@@ -169,42 +252,10 @@ impl LinkTask {
         }
     }
 
-    pub(super) async fn run(mut self) {
-        loop {
-            match poll_fn(|cx| self.turn(cx)).await {
-                // Not a plain wake-up: the runtime resumes who yields so after all others, and after it looked which sockets
-                // are ready. A command for this task wakes it before.
-                Turn::Pause => yield_now().await,
-                Turn::Over => break,
-                Turn::Alone => return,
-            }
-        }
-        // What is still unread when a socket is closed makes TCP send a reset, which can destroy our last words on their
-        // way: so everything is read, and thrown away, until the other side is done too. That takes a while and no memory.
-        let Self { parts: LinkParts { link, remote, mut stream, connection, mail, gate, .. }, proved, .. } = self;
-        // Of strangers little, and of nobody more than that while the node limits what it reads.
-        let mut left = if proved && !gate.limits_reading() { usize::MAX } else { READ_BYTES };
-        drop((connection, mail, gate));
-        let goodbye = async {
-            stream.shutdown().await?;
-            let mut incoming = vec![0; READ_BYTES_STRANGER];
-            while left > 0 {
-                match stream.read(&mut incoming).await? {
-                    0 => break,
-                    count => left = left.saturating_sub(count),
-                }
-            }
-            io::Result::Ok(())
-        };
-        // However that ends, it is nobody's concern any more.
-        let _ended = timeout(LAST_WORDS, goodbye).await;
-        tracing::trace!(link = link.0, %remote, "stream closed");
-    }
-
-    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
+    fn turn(&mut self, cx: &mut Context<'_>, reading: Reading) -> Poll<Turn> {
         let now = self.parts.clock.now();
         self.take_commands(cx, now);
-        let mut again = self.read(cx, now);
+        let mut again = reading == Reading::Too && self.read(cx, now);
         if self.last_words.is_some_and(|at| at <= now.mono) {
             return Poll::Ready(Turn::Over);
         }

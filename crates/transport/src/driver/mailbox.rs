@@ -54,22 +54,27 @@ impl Post {
 
     /// Hands over all of `commands`, which is empty afterwards, and wakes the link task; drops them if that is gone.
     pub(super) fn put(&self, commands: &mut Vec<ConnectionCommand>) {
+        if let Some(reader) = self.leave(commands) {
+            reader.wake();
+        }
+    }
+
+    /// The same without waking: the link task if it sleeps, for the caller to wake it or to do its work.
+    #[must_use = "whoever sleeps must be woken"]
+    pub(super) fn leave(&self, commands: &mut Vec<ConnectionCommand>) -> Option<Waker> {
         let mut slot = self.0.slot();
         if slot.closed {
             drop(slot);
             count_lost(commands);
-            return commands.clear();
+            commands.clear();
+            return None;
         }
         if slot.commands.is_empty() {
             core::mem::swap(&mut slot.commands, commands);
         } else {
             slot.commands.append(commands);
         }
-        let reader = slot.reader.take();
-        drop(slot);
-        if let Some(reader) = reader {
-            reader.wake();
-        }
+        slot.reader.take()
     }
 }
 

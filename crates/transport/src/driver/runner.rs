@@ -13,15 +13,20 @@ use peerage_core::{
 use std::{collections::BTreeMap, io, sync::Arc};
 use tokio::{
     sync::{mpsc, oneshot},
-    task::JoinHandle,
+    task::{JoinHandle, yield_now},
     time::timeout,
 };
 
 use crate::proto::{admission::Admission, inflow::Inflow};
 
 use super::{
-    BoxedStream, Clock, DriverConfig, Fabric, Handle, SecureChannel, Target, bandwidth::Gates, clock::Alarm,
-    lanes::Lanes, link::LinkEvent, mailbox::Post, registry::Registry,
+    BoxedStream, Clock, DriverConfig, Fabric, Handle, SecureChannel, Target,
+    bandwidth::Gates,
+    clock::Alarm,
+    lanes::Lanes,
+    link::{Desk, LinkEvent},
+    mailbox::Post,
+    registry::Registry,
 };
 
 /// Looks at the protocol on the stack task.
@@ -58,8 +63,11 @@ struct Link {
     /// Set when a message to it was shed, so that its task tells when there is room again.
     starved: Arc<AtomicBool>,
     post: Arc<Post>,
-    /// What its task will be told with the next flush.
+    /// The work of its task.
+    desk: Arc<Desk>,
+    /// What its task will be told with the next flush, and the bytes of messages in it.
     outgoing: Vec<ConnectionCommand>,
+    outgoing_bytes: usize,
     /// What the stack consumed since the last flush.
     consumed: PerClass<usize>,
     /// What may be returned as credit, once it is worth a message.
@@ -85,6 +93,11 @@ const STEPS: usize = 256;
 /// Steps of the stack before it looks again whether something more urgent arrived, and hands over what it sends (our guess:
 /// about as many small messages as fill a record).
 const SLICE: usize = 64;
+/// What a slice sends to so many connections at most the stack task writes to their sockets itself (our guess: a write takes
+/// some 5 us, as long as to wake another thread for it).
+const WRITTEN_LINKS: usize = 2;
+/// And so many bytes to each at most; more is for the link task to seal (our guess: it takes 2 us).
+const WRITTEN_BYTES: usize = 4 << 10;
 /// Arrivals sorted into the inbox at once (our guess: a few milliseconds, so that handles are not starved by a flood).
 const ARRIVALS: usize = 8192;
 /// Handle calls that wait; then callers wait (our guess).
@@ -128,6 +141,8 @@ pub(super) struct Runner<P: Protocol, F> {
     now: Now,
     /// What the stack gave in the present slice; empty between slices.
     outputs: Vec<Output<P>>,
+    /// Whether those who call are several: calls came together, or several requests waited for their answers at once.
+    crowded: bool,
     /// Connections with something in `outgoing`, and with something in `consumed`.
     touched: Vec<LinkId>,
     owing: Vec<LinkId>,
@@ -204,6 +219,7 @@ where
             turned_away: None,
             now: Now::default(),
             outputs: Vec::new(),
+            crowded: false,
             touched: Vec::new(),
             owing: Vec::new(),
         };
@@ -230,7 +246,16 @@ where
                     self.link_event(link, event);
                     Ok(())
                 }
-                call = self.calls.recv() => self.call(call),
+                call = self.calls.recv() => {
+                    if self.crowded {
+                        // The others are about to call too, most of all when the answers for all of them came together:
+                        // they have their turn first, and what they ask goes into the same records. Whoever calls alone
+                        // does not wait.
+                        yield_now().await;
+                        self.crowded = false;
+                    }
+                    self.call(call)
+                }
                 Some((id, done)) = self.done.recv() => {
                     self.stack.done(id, done);
                     Ok(())
@@ -264,7 +289,7 @@ where
             self.release_credit();
             let progress = self.pump();
             self.look_at_memory();
-            self.flush();
+            self.flush(progress);
             if progress == Progress::Quiet {
                 break;
             }
@@ -283,6 +308,7 @@ where
         }
         for _ in 0..CALLS {
             let Ok(call) = self.calls.try_recv() else { break };
+            self.crowded = true;
             self.call(Some(call))?;
         }
         while let Ok((id, done)) = self.done.try_recv() {
@@ -307,7 +333,7 @@ where
                 break;
             }
         }
-        self.flush();
+        self.flush(Progress::More);
     }
 
     fn call(&mut self, call: Option<Call<P>>) -> Result<(), Ended> {

@@ -28,3 +28,4 @@ mod slow;
 mod stranger;
 #[cfg(feature = "tls")]
 mod tls;
+mod together;

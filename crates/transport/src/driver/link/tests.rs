@@ -24,6 +24,8 @@ struct State {
     asked: Vec<usize>,
     heard: usize,
     events: Vec<ConnectionEvent>,
+    /// It panics at the next command.
+    breaks: bool,
 }
 
 impl Script {
@@ -42,6 +44,7 @@ impl Connection for Script {
     }
 
     fn handle_command(&mut self, _: Now, command: ConnectionCommand) {
+        assert!(!self.with(|state| state.breaks), "as it was told");
         if let ConnectionCommand::Consumed { bytes, .. } = command {
             self.with(|state| state.to_send += bytes);
         }
@@ -122,7 +125,7 @@ fn bench_under(pipe: usize, limits: Bandwidth) -> Bench {
 
 impl Bench {
     fn turn(&mut self) -> Poll<Turn> {
-        self.task.turn(&mut Context::from_waker(Waker::noop()))
+        self.task.turn(&mut Context::from_waker(Waker::noop()), Reading::Too)
     }
 
     /// Lets the machine have so many bytes more to send.
@@ -188,8 +191,9 @@ async fn an_idle_connection_holds_no_buffers_and_its_task_is_small() {
     bench.other_end.write_all(&[1; 50_000]).await.expect("there is room");
     while bench.turn().is_ready() {}
     assert_eq!(bench.task.outgoing.capacity(), 0);
-    let bytes = size_of_val(&bench.task.run());
-    assert!(bytes <= 1536, "the future of a link task takes {bytes} bytes");
+    let desk = Arc::<Desk>::default();
+    let bytes = size_of_val(&*desk) + size_of_val(&desk.run());
+    assert!(bytes <= 1536, "the work and the future of a link task take {bytes} bytes");
 }
 
 #[tokio::test]
@@ -215,4 +219,69 @@ async fn what_the_operator_s_limit_holds_back_is_not_waited_for_and_what_the_soc
     assert_eq!((bench.turn(), bench.task.waits), (Poll::Pending, true));
     drop(owed);
     assert_eq!((bench.turn(), bench.task.waits), (Poll::Pending, false));
+}
+
+/// What woke the link task, as a count.
+#[derive(Default)]
+struct Sleeper(std::sync::atomic::AtomicUsize);
+
+impl std::task::Wake for Sleeper {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Relaxed);
+    }
+}
+
+/// A task that sleeps, with its work on a desk.
+fn asleep(mut bench: Bench) -> (Desk, Arc<Sleeper>, Script, Post, DuplexStream) {
+    let sleeper = Arc::<Sleeper>::default();
+    let waker = Waker::from(Arc::clone(&sleeper));
+    assert_eq!(bench.task.turn(&mut Context::from_waker(&waker), Reading::Too), Poll::Pending);
+    let desk = Desk::default();
+    desk.lay(bench.task);
+    (desk, sleeper, bench.script, bench.post, bench.other_end)
+}
+
+fn leave(post: &Post, bytes: usize) -> Waker {
+    let command = ConnectionCommand::Consumed { class: Class::Bulk, bytes };
+    post.leave(&mut vec![command]).expect("it sleeps")
+}
+
+#[tokio::test]
+async fn the_stack_task_sends_a_short_message_without_waking_the_link_task() {
+    let (desk, sleeper, script, post, mut other_end) = asleep(bench(1 << 20));
+    other_end.write_all(b"something to read").await.expect("there is room");
+    let woken = sleeper.0.load(Relaxed);
+    for _ in 0..3 {
+        desk.send(&leave(&post, 500));
+        other_end.read_exact(&mut [0; 500]).await.expect("it is on its way");
+    }
+    assert_eq!(sleeper.0.load(Relaxed), woken);
+    assert_eq!(script.with(|state| state.heard), 0, "reading stays with the link task");
+    desk.send(&leave(&post, 2 * WRITE_BYTES + 500));
+    assert_eq!(sleeper.0.load(Relaxed), woken + 1, "what is more than a piece goes on there");
+    let piece = WRITE_BYTES.next_multiple_of(1000);
+    assert_eq!(script.with(|state| state.to_send), 2 * WRITE_BYTES + 500 - piece);
+}
+
+#[tokio::test]
+async fn who_is_at_work_or_gone_is_woken_in_place_of_being_helped() {
+    let (desk, sleeper, script, post, _other_end) = asleep(bench(1 << 20));
+    let work = desk.work();
+    desk.send(&leave(&post, 500));
+    assert_eq!((sleeper.0.load(Relaxed), script.with(|state| state.to_send)), (1, 0), "it has not been touched");
+    drop(work);
+    desk.work().take();
+    desk.send(&Waker::from(Arc::clone(&sleeper)));
+    assert_eq!(sleeper.0.load(Relaxed), 2);
+}
+
+#[tokio::test]
+async fn a_machine_that_panics_under_the_hands_of_the_stack_task_costs_its_own_connection() {
+    let (desk, sleeper, script, post, mut other_end) = asleep(bench(1 << 20));
+    script.with(|state| state.breaks = true);
+    let desk = Arc::new(desk);
+    desk.send(&leave(&post, 500));
+    assert_eq!(sleeper.0.load(Relaxed), 1);
+    desk.run().await;
+    assert_eq!(other_end.read(&mut [0; 10]).await.expect("an end in order"), 0, "the stream is closed");
 }

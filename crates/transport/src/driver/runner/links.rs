@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use crate::{
     driver::{
         BoxedStream, Target,
-        link::{EndGuard, LinkEvent, LinkParts, LinkTask, count_dropped, refused},
+        link::{Desk, EndGuard, LinkEvent, LinkParts, LinkTask, count_dropped, refused},
         mailbox::mailbox,
         registry::LinkHandle,
     },
@@ -89,7 +89,7 @@ where
 
     fn start_link(&mut self, link: LinkId, stream: BoxedStream, remote: SocketAddr, target: Option<Target>) {
         let (post, mail) = mailbox();
-        let (post, starved) = (Arc::new(post), Arc::<AtomicBool>::default());
+        let (post, starved, desk) = (Arc::new(post), Arc::<AtomicBool>::default(), Arc::<Desk>::default());
         let account = Budget::account(self.config.owed_per_peer);
         let (outbound, dialled) = (target.is_some(), target.as_ref().map(|target| target.expected));
         let inflow = Inflow::new(self.config.inflow, self.clock.now().mono);
@@ -103,7 +103,9 @@ where
             account: account.clone(),
             starved: Arc::clone(&starved),
             post: Arc::clone(&post),
+            desk: Arc::clone(&desk),
             outgoing: Vec::new(),
+            outgoing_bytes: 0,
             consumed: PerClass::default(),
             due: PerClass::default(),
             waits: false,
@@ -151,7 +153,8 @@ where
                 gate,
                 write_patience,
             };
-            LinkTask::new(parts).run().await;
+            desk.lay(LinkTask::new(parts));
+            desk.run().await;
         });
     }
 
@@ -211,7 +214,7 @@ where
                 let (class, bytes, charge) = arrived(&message, charge);
                 self.stack.push_from(link, class, bytes, NetworkEvent::Request { peer, id: name, message, charge });
             }
-            ConnectionEvent::Response { id, result } => match (self.asked.remove(&id), result) {
+            ConnectionEvent::Response { id, result } => match (self.answered(id), result) {
                 (Some(Asked { peer, id, command, .. }), Ok((message, charge))) => {
                     let (class, bytes, charge) = arrived(&message, charge);
                     let result = Ok((message, charge));
@@ -244,6 +247,12 @@ where
             | ConnectionEvent::Waits(_)
             | ConnectionEvent::Closed(_) => {}
         }
+    }
+
+    /// What was asked by this name, if somebody waits for it.
+    fn answered(&mut self, id: u64) -> Option<Asked> {
+        self.crowded |= self.asked.len() > 1;
+        self.asked.remove(&id)
     }
 
     pub(super) fn admit(&mut self, link: LinkId, guest: bool) {

@@ -3,7 +3,7 @@
 use core::{sync::atomic::Ordering::Relaxed, time::Duration};
 use peerage_core::{
     Class, Command, ConnectionCommand, DropReason, LinkId, Message, NetworkEvent, NodeId, Outbound, PerClass, Pool,
-    Protocol, RequestError, RequestId, Resident,
+    Progress, Protocol, RequestError, RequestId, Resident,
 };
 use peerage_wire::limits::MESSAGE_OVERHEAD;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::{
     proto::connection::credit::{batch, cost},
 };
 
-use super::{Asked, Link, Runner, links::is_early};
+use super::{Asked, Link, Runner, WRITTEN_BYTES, WRITTEN_LINKS, links::is_early};
 
 impl<P, F> Runner<P, F>
 where
@@ -132,7 +132,14 @@ where
         let Some(entry) = self.links.get_mut(&link) else { return }; // it ended just before
         if entry.outgoing.is_empty() {
             self.touched.push(link);
+            entry.outgoing_bytes = 0;
         }
+        entry.outgoing_bytes += match &command {
+            ConnectionCommand::Notify(outbound)
+            | ConnectionCommand::Request { outbound, .. }
+            | ConnectionCommand::Respond { outbound, .. } => outbound.message.len(),
+            _ => 0,
+        };
         entry.outgoing.push(command);
     }
 
@@ -146,8 +153,9 @@ where
         entry.consumed[class] += bytes;
     }
 
-    /// Hands over what was put aside: one wake-up for each connection, which then sees all of it.
-    pub(super) fn flush(&mut self) {
+    /// Hands over what was put aside: one wake-up for each connection, which then sees all of it. If nothing else is to be
+    /// done and it is little, it is written at once.
+    pub(super) fn flush(&mut self, progress: Progress) {
         let now = self.now.mono;
         let mut links = core::mem::take(&mut self.owing);
         for link in links.drain(..) {
@@ -161,9 +169,14 @@ where
         }
         self.owing = links;
         let mut links = core::mem::take(&mut self.touched);
+        let few = progress == Progress::Quiet && links.len() <= WRITTEN_LINKS;
         for link in links.drain(..) {
             let Some(entry) = self.links.get_mut(&link) else { continue };
-            entry.post.put(&mut entry.outgoing);
+            match entry.post.leave(&mut entry.outgoing) {
+                Some(sleeper) if few && entry.outgoing_bytes <= WRITTEN_BYTES => entry.desk.send(&sleeper),
+                Some(sleeper) => sleeper.wake(),
+                None => {}
+            }
         }
         self.touched = links;
     }

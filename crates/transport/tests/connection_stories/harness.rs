@@ -9,7 +9,7 @@ use peerage_core::{
     Layer, Message, NetworkId, NodeId, Now, Outbound, Pool, RequestError, SecretRng, Seed, SeededRng,
 };
 use peerage_transport::proto::{
-    connection::{ConnectionConfig, SecureConnection, Session},
+    connection::{ConnectionConfig, SecureConnection, Session, credit::cost},
     keypair::Keypair,
 };
 use peerage_wire::{Limits, Magic, limits::MAX_CONTENT};
@@ -272,7 +272,7 @@ impl Pair {
 
     pub(crate) fn outbound(&self, from: usize, message: Message) -> Outbound {
         let side = &self.sides[from];
-        let charge = side.outbound_budget.charge(Pool::Outbound, message.len()).expect("room for the test");
+        let charge = side.outbound_budget.charge(Pool::Outbound, cost(message.len())).expect("room for the test");
         let resident = Arc::new(charge.into());
         let owed = side.account.owe(message.len()).expect("no limit");
         Outbound { message, resident, owed }

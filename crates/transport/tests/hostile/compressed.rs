@@ -105,7 +105,7 @@ async fn who_did_not_agree_on_compression_is_refused_whoever_of_both_it_was() {
     for (story, victims, agrees) in [("the victim", Plan::new(), true), ("the attacker", plan(), false)] {
         let stage = Stage::set().await;
         let (mut victim, mut friend) = victim_and_friend(victims).await;
-        let mut hand = if agrees { shake(&victim).await } else { Hand::shake(victim.addr, ATTACKER).await };
+        let mut hand = if agrees { shake(&victim).await } else { victim.meets(ATTACKER).await };
         hand.is_served().await;
         hand.send_frames(&[packed(ITEM, 50_000, &good)]).await;
         assert_eq!(hand.told_why().await, Some(reason), "{story} did not");

@@ -36,7 +36,7 @@ async fn more_than_the_window_of_any_class_ends_the_connection() {
     for command in [VOTE, NOTE, ITEM, BULK] {
         let stage = Stage::set().await;
         let (mut victim, mut friend) = victim_and_friend(miser(4096)).await;
-        let mut hand = Hand::shake(victim.addr, ATTACKER).await;
+        let mut hand = victim.meets(ATTACKER).await;
         let fits = window(command.class()) / cost(EACH);
         for _ in 0..=fits + 1 {
             hand.notify(&Message::new(command, vec![7; EACH])).await;
@@ -53,7 +53,7 @@ async fn more_than_the_window_of_any_class_ends_the_connection() {
 async fn a_flood_of_empty_messages_is_not_free() {
     let stage = Stage::set().await;
     let (mut victim, mut friend) = victim_and_friend(miser(4096)).await;
-    let mut hand = Hand::shake(victim.addr, ATTACKER).await;
+    let mut hand = victim.meets(ATTACKER).await;
     let empty = Message::new(NOTE, vec![]);
     let mut plaintext = Vec::new();
     (0..1000).for_each(|_| peerage_wire::encode_frame(&empty, Envelope::Notification, &mut plaintext));
@@ -75,7 +75,7 @@ async fn control_messages_have_a_burst_of_thirty_two() {
     for (command, head, skipped) in [(PING, &beat, 0), (PONG, &pong, 0), (later, &beat, 32)] {
         let stage = Stage::set().await;
         let (mut victim, mut friend) = victim_and_friend(Plan::new()).await;
-        let mut hand = Hand::shake(victim.addr, ATTACKER).await;
+        let mut hand = victim.meets(ATTACKER).await;
         // Some to spare, should the machine be so slow that a second passes meanwhile.
         for _ in 0..200 {
             hand.notify(&Message::new(command, head.clone())).await;
@@ -185,7 +185,7 @@ async fn a_flood_within_its_credit_makes_the_stack_work_no_more_than_a_peer_may_
 async fn flood_of_what_is_skipped(message: Message, envelope: Envelope, counted: bool) {
     let stage = Stage::set().await;
     let (mut victim, mut friend) = victim_and_friend(miser(4096)).await;
-    let mut hand = Hand::shake(victim.addr, ATTACKER).await;
+    let mut hand = victim.meets(ATTACKER).await;
     let fits = window(message.command.class()) / cost(message.len());
     for _ in 0..=fits + 1 {
         hand.send_message(&message, envelope).await;

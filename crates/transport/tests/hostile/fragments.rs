@@ -28,7 +28,7 @@ async fn each(cases: Vec<(&str, Vec<Frame<'_>>, CloseReason)>) {
     let (mut victim, mut friend) = victim_and_friend(Plan::new()).await;
     for (story, frames, reason) in cases {
         stage.again();
-        let mut hand = Hand::shake(victim.addr, ATTACKER).await;
+        let mut hand = victim.meets(ATTACKER).await;
         hand.is_served().await; // whoever ends before it was admitted was never up
         for frame in &frames {
             hand.send_frames(core::slice::from_ref(frame)).await;

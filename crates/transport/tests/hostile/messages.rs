@@ -111,7 +111,7 @@ async fn trailing_bytes_and_second_encodings_end_the_connection() {
     let (mut victim, mut friend) = victim_and_friend(Plan::new()).await;
     for (story, plaintext, reason) in cases {
         stage.again();
-        let mut hand = Hand::shake(victim.addr, ATTACKER).await;
+        let mut hand = victim.meets(ATTACKER).await;
         hand.is_served().await; // whoever ends before it was admitted was never up
         hand.send(RecordKind::Data, &plaintext).await;
         assert_eq!(hand.told_why().await, Some(reason), "{story}");
@@ -126,7 +126,7 @@ async fn trailing_bytes_and_second_encodings_end_the_connection() {
 async fn a_farewell_with_a_reason_of_a_later_version_is_unknown_but_theirs() {
     let stage = Stage::set().await;
     let (mut victim, mut friend) = victim_and_friend(Plan::new()).await;
-    let mut hand = Hand::shake(victim.addr, ATTACKER).await;
+    let mut hand = victim.meets(ATTACKER).await;
     hand.is_served().await; // whoever ends before it was admitted was never up
     hand.send(RecordKind::Close, &[250]).await;
     assert_eq!(hand.told_why().await, None, "a farewell is not answered");

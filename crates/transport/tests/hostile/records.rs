@@ -29,7 +29,7 @@ async fn each(cases: Vec<(&str, CloseReason, Bytes<'_>)>) {
     let (mut victim, mut friend) = victim_and_friend(Plan::new()).await;
     for (story, reason, bytes) in cases {
         stage.again();
-        let mut hand = Hand::shake(victim.addr, ATTACKER).await;
+        let mut hand = victim.meets(ATTACKER).await;
         hand.is_served().await;
         let bytes = bytes(&mut hand);
         hand.raw.send(&bytes).await;

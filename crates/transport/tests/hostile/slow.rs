@@ -26,7 +26,7 @@ fn impatient() -> Plan {
 async fn a_farewell_is_not_destroyed_by_what_the_other_side_still_says() {
     let stage = Stage::set().await;
     let (mut victim, mut friend) = victim_and_friend(Plan::new()).await;
-    let mut hand = Hand::shake(victim.addr, ATTACKER).await;
+    let mut hand = victim.meets(ATTACKER).await;
     hand.is_served().await;
     // A mistake, and far more behind it than one look at the socket takes.
     let mut bytes = hand.sealed(RecordKind::Preamble, &[0; 37]);
@@ -85,7 +85,7 @@ async fn one_byte_of_a_record_at_a_time_is_no_sign_of_life() {
     let mut plan = Plan::new();
     (plan.connection.heartbeat_interval, plan.connection.dead_after) = (SHORT / 2, SHORT);
     let mut victim = plan.start().await;
-    let mut hand = Hand::shake(victim.addr, ATTACKER).await;
+    let mut hand = victim.meets(ATTACKER).await;
     let record = hand.sealed(RecordKind::Data, &[7; 16_000]);
     let mut told = None;
     for byte in record {
@@ -98,10 +98,10 @@ async fn one_byte_of_a_record_at_a_time_is_no_sign_of_life() {
     assert_eq!(told, Some(Told::Close(CloseReason::HeartbeatTimeout)));
     assert_eq!(victim.see_down(hand.id).await, Closed::by_us(CloseReason::HeartbeatTimeout));
     // Nor is silence.
-    let mut mute = Hand::shake(victim.addr, ATTACKER).await;
+    let mut mute = victim.meets(ATTACKER).await;
     assert_eq!(mute.told_why().await, Some(CloseReason::HeartbeatTimeout));
     stage.ended(CloseReason::HeartbeatTimeout, 2).await;
-    let mut friend = Hand::shake(victim.addr, FRIEND).await;
+    let mut friend = victim.meets(FRIEND).await;
     friend.is_served().await;
     victim.ends_clean([friend]).await;
 }
@@ -112,7 +112,7 @@ async fn a_message_that_is_begun_must_come_to_an_end() {
     let mut plan = Plan::new();
     plan.connection.stall_window = SHORT;
     let (mut victim, mut friend) = victim_and_friend(plan).await;
-    let mut hand = Hand::shake(victim.addr, ATTACKER).await;
+    let mut hand = victim.meets(ATTACKER).await;
     let piece = |first: bool| match first {
         true => Frame::First {
             command: BULK,

@@ -248,6 +248,13 @@ impl Victim {
         self.unread.push_front(saw);
     }
 
+    /// Somebody who speaks by hand, once it counts: what it says next finds it a peer, and its end is told.
+    pub(crate) async fn meets(&mut self, number: u8) -> Hand {
+        let hand = Hand::shake(self.addr, number).await;
+        self.see("whoever speaks by hand", |saw| *saw == Saw::Up(hand.id)).await;
+        hand
+    }
+
     pub(crate) async fn see_down(&mut self, peer: NodeId) -> Closed {
         match self.see("a peer down", |saw| matches!(saw, Saw::Down(down, _) if *down == peer)).await {
             Saw::Down(_, closed) => closed,

@@ -144,9 +144,10 @@ impl Half {
         asked
     }
 
-    /// Bytes that wait, dead requests among them.
-    pub(super) fn waiting(&self) -> usize {
-        self.queues.0.iter().flatten().map(|queued| queued.message.len()).sum()
+    /// Bytes that wait, dead requests among them, and what is paid for them.
+    pub(super) fn waiting(&self) -> (usize, usize) {
+        let lengths = || self.queues.0.iter().flatten().map(|queued| queued.message.len());
+        (lengths().sum(), lengths().map(cost).sum())
     }
 
     /// The side says that messages will never be sent.

@@ -459,8 +459,7 @@ impl World {
     /// What a side holds is what it should hold, to the byte where that is defined.
     fn check_ledger(&self, side: usize) {
         let (half, reader, at) = (&self.halves[side], &self.readers[side], &self.pair.sides[side]);
-        let (waiting, owed) = (half.waiting(), at.account.owed());
-        assert_eq!((owed, at.outbound_budget.report().resident), (waiting, waiting));
+        assert_eq!((at.account.owed(), at.outbound_budget.report().resident), half.waiting());
         let held: usize = reader.held.iter().filter_map(credit_of).map(|(_, bytes)| bytes).sum();
         let taken = reader.squeeze.as_ref().map_or(0, Charge::bytes);
         let rest = at.config.budget.report().resident.checked_sub(held + taken).expect("what is held is charged");
@@ -510,7 +509,7 @@ impl World {
             assert_eq!(self.is_closed(A), self.is_closed(B), "one side alone knows of the end");
             assert!(over || half.open.is_empty(), "a request has no end");
             assert!(over || half.is_full(), "credit got lost");
-            assert_eq!(half.waiting(), 0, "something was never sent");
+            assert_eq!(half.waiting(), (0, 0), "something was never sent");
             let at = &self.pair.sides[side];
             assert_eq!((at.account.owed(), at.outbound_budget.report().resident), (0, 0), "what was sent is kept");
             assert_eq!(at.config.budget.report().resident, 0, "memory is left behind");

@@ -62,7 +62,7 @@ pub trait Protocol: Sized {
 #[derive(Debug)]
 pub enum NetworkEvent {
     /// A connection stands and its peer proved its identity. Only the peer manager hears this, and answers with
-    /// [`Outlet::Admit`] or [`Outlet::Close`]; nobody counts as a peer before.
+    /// [`Outlet::Admit`], [`Outlet::AdmitGuest`] or [`Outlet::Close`]; nobody counts as a peer before.
     LinkUp {
         /// The connection.
         link: LinkId,
@@ -312,7 +312,7 @@ pub enum Action<P: Protocol> {
     Emit(P::Event),
     /// Carry these bytes, 64 at most, in every heartbeat from now on.
     Heartbeat(Bytes),
-    /// Open, admit or end a connection. The peer manager's alone.
+    /// Open, admit or end a connection, or say what it may take. The peer manager's alone.
     Link(Outlet),
     /// A composed protocol moved something from one member to another; there is nothing for the runner to do. It counts
     /// as a step, which is what keeps members from talking among themselves for ever.

@@ -16,6 +16,8 @@ use super::stream::Tapped;
 
 /// Bytes that rustls takes at a time: one of our records, so that a slow socket is seen to take something.
 const WRITE: usize = RECORD_HEADER + MAX_PLAINTEXT;
+/// Times that the socket is read, 4 KiB each, until something is there for who reads (our guess: a record of 16 KiB takes five).
+const READS: usize = 8;
 
 /// A session on its stream.
 pub(super) struct TlsStream {
@@ -79,7 +81,7 @@ impl TlsStream {
 
 impl AsyncRead for TlsStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        loop {
+        for _ in 0..READS {
             match self.session.reader().read(buf.initialize_unfilled()) {
                 Ok(count) => {
                     buf.advance(count);
@@ -98,6 +100,9 @@ impl AsyncRead for TlsStream {
             }
             received?;
         }
+        // What came was padding, or a record longer than any that means something: others have their turn first.
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 

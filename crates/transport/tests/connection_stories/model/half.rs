@@ -175,12 +175,14 @@ impl Half {
     pub(super) fn shed(&mut self, bytes: usize) -> (BTreeMap<Command, u64>, Vec<u64>) {
         let (mut messages, mut requests, mut freed) = (BTreeMap::new(), Vec::new(), 0);
         for class in Class::ALL.into_iter().rev() {
+            // The newest go, and are told in the order in which they came.
+            let told = requests.len();
             while freed < bytes
                 && let Some(queued) = self.queues[class].pop_back_if(|queued| queued.sent.is_none())
             {
                 freed += cost(queued.message.len());
                 match queued.envelope {
-                    Envelope::Request(id) if !queued.dead => requests.push(id),
+                    Envelope::Request(id) if !queued.dead => requests.insert(told, id),
                     Envelope::Request(_) => {}
                     Envelope::Notification | Envelope::Response(_) => {
                         *messages.entry(queued.message.command).or_default() += 1;

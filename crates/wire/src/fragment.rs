@@ -350,9 +350,11 @@ fn complete(partial: Partial) -> Incoming {
 
 /// A message all of which has arrived, its body of `len` bytes compressed; `charge` pays for what it will be.
 fn unpack(partial: Partial, len: usize, charge: Charge) -> Result<Incoming, DecodeError> {
-    let Partial { command, envelope, head, body, .. } = partial;
+    let Partial { command, envelope, head, body, charge: arrived, .. } = partial;
     let packed = body.map(|part| part.bytes).unwrap_or_default();
     let body = compress::unpack(&packed, len)?;
+    // What arrived counts as completed, as it does when it is kept.
+    drop(arrived.transfer(Pool::Inbox));
     Ok(Incoming { envelope, message: Message { command, head: head.bytes.into(), body: Some(body.into()) }, charge })
 }
 

@@ -228,14 +228,21 @@ pub fn compressed(data: &[u8]) {
     let mut input = Input::new(data);
     let announced = usize::from(input.byte()) << 8 | usize::from(input.byte());
     let bytes = input.rest();
+    let refused = |packed: &[u8], len| assert!(compress::unpack(packed, len).is_err(), "{len} is not its length");
     match compress::unpack(bytes, announced) {
-        Ok(body) => assert!(compress::AVAILABLE && body.len() == announced),
+        Ok(body) => {
+            assert!(compress::AVAILABLE && body.len() == announced);
+            refused(bytes, announced + 1);
+            (0..announced).rev().step_by(announced.div_ceil(8).max(1)).for_each(|less| refused(bytes, less));
+        }
         Err(DecodeError::Packed { body }) => assert_eq!(body, announced),
         Err(error) => assert!(!compress::AVAILABLE && error == DecodeError::Compressed),
     }
     if let Some(packed) = compress::pack(bytes) {
         assert!(compress::saves(bytes.len() as u64, packed.len() as u64));
         assert_eq!(compress::unpack(&packed, bytes.len()).as_deref(), Ok(bytes));
+        refused(&packed, bytes.len() - 1);
+        refused(&packed, bytes.len() + 1);
     }
 }
 

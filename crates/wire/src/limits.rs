@@ -81,6 +81,9 @@ impl Limits {
     /// The same, with what these tables of commands name as public: bodies that everybody may know, so that their compressed
     /// length tells nobody anything. Only such may be compressed (the attacks CRIME and BREACH read secrets from the length
     /// of what is compressed together with an attacker's words). Commands of class `Control` are never public.
+    ///
+    /// All nodes of a network have the same tables: whoever knows a command as one that is not public ends the connection on its
+    /// compressed body, with `malformed_message`. So no command in use can become public, only a new one.
     pub fn with_public(mut self, tables: &[&[Command]]) -> Self {
         let public = tables.iter().copied().flatten().filter(|command| command.class() != Class::Control);
         self.1.extend(public);

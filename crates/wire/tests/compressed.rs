@@ -1,10 +1,11 @@
 //! Compressed bodies: what arrives is what was sent, and what lies is refused at a bounded cost.
 #![cfg(feature = "lz4")]
 
+use core::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use peerage_core::{Budget, Class, CloseReason, Command, Layer, Message, Pool};
+use peerage_core::{Account, Budget, Class, CloseReason, Command, Layer, Message, Pool};
 use peerage_wire::{
     DecodeError, Envelope, Fragmenter, Frame, FrameReader, Incoming, Limits, Reassembler, compress,
     limits::{MAX_CONTENT, MAX_PLAINTEXT, MESSAGE_OVERHEAD},
@@ -58,6 +59,29 @@ fn body() -> impl Strategy<Value = Vec<u8>> {
     vec(word, 1..400).prop_map(|words| words.concat())
 }
 
+/// A block made by the letter of the format, and what its parts add up to: literals, each time followed by a match among them,
+/// and literals at the end.
+fn block() -> impl Strategy<Value = (Vec<u8>, usize)> {
+    let part = (vec(any::<u8>(), 1..15), any::<Index>(), 0..15_usize);
+    (vec(part, 0..20), vec(any::<u8>(), 5..15)).prop_map(|(parts, end)| {
+        let (mut block, mut len) = (Vec::new(), 0);
+        for (literals, back, more) in parts {
+            block.push((literals.len() << 4 | more) as u8);
+            block.extend(&literals);
+            block.extend([back.index(literals.len()) as u8 + 1, 0]);
+            len += literals.len() + 4 + more;
+        }
+        block.push((end.len() << 4) as u8);
+        block.extend(&end);
+        (block, len + end.len())
+    })
+}
+
+/// Of these lengths those to which the bytes unpack.
+fn lengths(bytes: &[u8], among: Range<usize>) -> Vec<usize> {
+    among.filter(|len| compress::unpack(bytes, *len).is_ok()).collect()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -79,23 +103,30 @@ proptest! {
     }
 
     #[test]
-    fn whatever_is_changed_is_refused_or_has_the_announced_length(
+    fn a_block_unpacks_to_its_length_whole_and_to_no_other_however_it_is_changed(
         body in body(), at in any::<Index>(), bit in 0..8_u8, cut in any::<Index>(), announced in 0..40_000_usize,
     ) {
         let Some(good) = compress::pack(&body) else { return Ok(()) };
+        let len = body.len();
+        for announced in [len - 1, len, len + 1, announced] {
+            let expected = if announced == len { Ok(body.clone()) } else { Err(DecodeError::Packed { body: announced }) };
+            prop_assert_eq!(compress::unpack(&good, announced), expected);
+        }
+        let cut = &good[..cut.index(good.len())];
+        prop_assert_eq!(compress::unpack(cut, len), Err(DecodeError::Packed { body: len }), "its end is missing");
         let mut changed = good.clone();
         changed[at.index(good.len())] ^= 1 << bit;
-        for (bytes, len) in [(&changed[..], body.len()), (&good[..cut.index(good.len())], body.len()), (&good, announced)] {
-            match compress::unpack(bytes, len) {
-                Ok(unpacked) => prop_assert_eq!(unpacked.len(), len),
-                Err(error) => prop_assert_eq!(error, DecodeError::Packed { body: len }),
-            }
-        }
+        prop_assert!(lengths(&changed, len.saturating_sub(300)..len + 300).len() <= 1);
     }
 
     #[test]
-    fn arbitrary_bytes_are_no_block_or_one_of_the_announced_length(bytes in vec(any::<u8>(), 0..200), len in 0..4000_usize) {
-        prop_assert!(compress::unpack(&bytes, len).map_or(true, |unpacked| unpacked.len() == len));
+    fn arbitrary_bytes_are_a_block_of_one_length_or_of_none(bytes in vec(any::<u8>(), 0..200)) {
+        prop_assert!(lengths(&bytes, 0..4000).len() <= 1);
+    }
+
+    #[test]
+    fn what_the_format_calls_a_block_unpacks_to_the_length_of_its_parts((block, len) in block()) {
+        prop_assert_eq!(lengths(&block, 0..4000), [len]);
     }
 }
 
@@ -192,4 +223,41 @@ fn the_longest_message_may_be_compressed_too() {
     let message = Message::with_body(BLOCK, &b"head"[..], Bytes::from(body));
     let received = take(&mut reassembler, &records(&message, MAX_PLAINTEXT)).expect("valid").expect("complete");
     assert_eq!(received.message, message);
+}
+
+#[test]
+fn what_came_compressed_in_pieces_counts_as_completed_as_other_messages_do_and_a_lie_does_not() {
+    let body = [&[7; 90_000][..], &(0..90_u8).collect::<Vec<_>>()].concat();
+    let message = Message::with_body(BLOCK, &b"head"[..], body);
+    let budget = Budget::default();
+    let sender = |account: &Account| {
+        budget.enter(account);
+        let mut reassembler = reassembler(&budget);
+        reassembler.charge_to(account.clone());
+        reassembler
+    };
+    let (honest, liar) = (Budget::account(1 << 20), Budget::account(1 << 20));
+    let pieces = records(&message, 100);
+    let arrives: usize = pieces.iter().map(Vec::len).sum();
+
+    let mut reassembler = sender(&honest);
+    let (last, before) = pieces.split_last().expect("some pieces");
+    assert!(take(&mut reassembler, before).expect("room").is_none());
+    assert_eq!(honest.completed(), 0, "some of it is missing");
+    let received = take(&mut reassembler, std::slice::from_ref(last)).expect("valid").expect("complete");
+    let most = (2 * arrives + MESSAGE_OVERHEAD) as u64;
+    assert!((MESSAGE_OVERHEAD as u64 + 1..=most).contains(&honest.completed()), "{} of {arrives}", honest.completed());
+    let held = (honest.held(Pool::Reassembly), honest.held(Pool::Inbox));
+    assert_eq!(held, (0, message.len() + MESSAGE_OVERHEAD), "what it is now is paid for, and that alone");
+    assert_eq!((received.message, budget.report().resident), (message, held.1));
+
+    let block = compress::pack(&[7; 50_000]).expect("all the same");
+    let (command, envelope, body_len, packed_len) = (BLOCK, Envelope::Notification, 50_001, block.len());
+    let (piece, rest) = block.split_at(1);
+    let mut reassembler = sender(&liar);
+    let begun = reassembler.accept(Frame::FirstPacked { command, envelope, head_len: 0, body_len, packed_len, piece });
+    assert!(begun.expect("as long as it may be").is_none());
+    let refused = reassembler.accept(Frame::Next { command, last: true, piece: rest }).map(drop);
+    assert_eq!(refused, Err(DecodeError::Packed { body: body_len }));
+    assert_eq!(liar.completed(), 0);
 }

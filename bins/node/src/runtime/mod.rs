@@ -4,6 +4,7 @@ mod answers;
 mod names;
 mod orders;
 pub(crate) mod peer_file;
+mod security;
 
 use core::{future::Future, net::SocketAddr, time::Duration};
 use peerage_chain::{
@@ -24,7 +25,7 @@ use peerage_transport::{
     key_file::{self, KeyFileError, KeyKind},
     proto::{
         admission::AdmissionConfig,
-        connection::{COMPRESSION, ConnectionConfig},
+        connection::ConnectionConfig,
         keypair::Keypair,
         managed::{Managed, ManagedCommand, ManagedEvent},
         peer_manager::{
@@ -32,7 +33,7 @@ use peerage_transport::{
         },
     },
 };
-use peerage_wire::{Limits, Magic};
+use peerage_wire::Magic;
 use std::{io, path::Path, sync::Arc};
 use thiserror::Error;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -144,23 +145,7 @@ pub async fn run(config: NodeConfig, lock: DataDirLock, stop: impl Future<Output
             dice: DiceSeed::from_bytes(rng.bytes32()),
         },
     )?;
-    // What discovery says is public too, but keys, hashes and signatures, of which nothing is saved.
-    let limits = Limits::new(&[peerage_discovery::LIMITS, peerage_gossip::proto::LIMITS, peerage_chain::proto::LIMITS])
-        .with_public(&[peerage_gossip::proto::PUBLIC, peerage_chain::proto::PUBLIC]);
-    let mut security = ConnectionConfig::new(
-        Arc::clone(&identity),
-        genesis.network_id(),
-        magic(&genesis),
-        Arc::new(limits),
-        budget.clone(),
-        &mut rng,
-    );
-    if config.compression() {
-        security.features |= COMPRESSION;
-    }
-    security.listen = vec![config.advertise().unwrap_or(listen)];
-    security.early = peerage_discovery::EARLY.to_vec();
-
+    let security = security::connections(&config, &genesis, &identity, listen, &budget, &mut rng);
     let (security, tls) = channel(Arc::new(security), &config, clock)?;
 
     let (watchers, _) = broadcast::channel(WATCH_BACKLOG);

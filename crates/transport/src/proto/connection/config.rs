@@ -45,6 +45,9 @@ pub struct ConnectionConfig {
     pub limits: Arc<Limits>,
     /// Requests that may come, and go, with message 1 of IK, before anybody has shown to be there: what answers one must change
     /// nothing by it, and not ask who asks. None by default.
+    ///
+    /// Whoever is asked so and has not named the command, whether it knows it or not, ends the handshake with `bad_handshake`.
+    /// So a command that is added here is asked so, by [`Want::Ask`](peerage_core::Want::Ask), when all nodes have it here.
     pub early: Vec<Command>,
     /// Pays for messages while they arrive and until the stack is done with them.
     pub budget: Budget,

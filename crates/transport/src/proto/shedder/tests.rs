@@ -104,7 +104,7 @@ fn who_is_slow_goes_first_however_little_it_owes_and_is_at_last_disconnected() {
 }
 
 #[test]
-fn nobody_is_slow_before_it_was_waited_for_or_while_the_node_itself_holds_back() {
+fn nobody_is_slow_before_it_was_waited_for_long_enough() {
     let mut shedder = Shedder::default();
     let time = Taken::HALF - Duration::from_millis(1);
     let pressure = unsent(8000, &[Debtor { taken: Taken { bytes: 0, time }, ..debtor(1, 7000, 0, 0) }]);

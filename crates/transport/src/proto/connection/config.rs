@@ -44,7 +44,8 @@ pub struct ConnectionConfig {
     /// How long a message of each command may be. A command that no table names is skipped on arrival.
     pub limits: Arc<Limits>,
     /// Requests that may come, and go, with message 1 of IK, before anybody has shown to be there: what answers one must change
-    /// nothing by it, and not ask who asks. None by default.
+    /// nothing by it, and ask nothing of who asks but the name that message 1 claims: only who has that name reads the answer. None
+    /// by default.
     pub early: Vec<Command>,
     /// Pays for messages while they arrive and until the stack is done with them.
     pub budget: Budget,

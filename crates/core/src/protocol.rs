@@ -141,10 +141,14 @@ pub enum NetworkEvent {
     Early {
         /// Who made this question, now or earlier.
         claims: NodeId,
+        /// The other end of the stream.
+        remote: SocketAddr,
         /// The runner's name of the request.
         id: RequestId,
         /// What is asked: a few hundred bytes at most, of a command that the connections of the node take so early.
         message: Message,
+        /// Pays for the question while it waits.
+        charge: Charge,
     },
     /// The end of a request that this protocol made: exactly one for each.
     Response {

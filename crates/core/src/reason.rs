@@ -260,7 +260,7 @@ pub enum RequestError {
     Timeout,
     /// The connection ended first.
     Closed(Closed),
-    /// The request was never sent.
+    /// The request was never sent; or it went with first words, and whoever may drop those did not answer.
     Dropped(DropReason),
 }
 

@@ -293,10 +293,12 @@ impl World {
                 NetworkEvent::LinkUp { link, info }
             }
             ConnectionEvent::Early { id, claims, message } => {
+                let remote = ([127, 0, 0, 1], 1).into();
                 let name = RequestId(self.number());
                 self.to_answer.insert(name, (link, id));
                 self.questions[0] += 1;
-                NetworkEvent::Early { claims, id: name, message }
+                let charge = Budget::default().nothing();
+                NetworkEvent::Early { claims, remote, id: name, message, charge }
             }
             ConnectionEvent::Closed(closed) => return self.closed(link, closed),
             event if !end.admitted => return end.held.push_back(event),

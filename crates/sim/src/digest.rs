@@ -76,7 +76,7 @@ impl EventHash {
                 self.0.update(id.to_be_bytes());
                 self.message(message);
             }
-            NetworkEvent::Early { claims, id: RequestId(id), message } => {
+            NetworkEvent::Early { claims, id: RequestId(id), message, .. } => {
                 self.peer(at, node, 15, claims);
                 self.0.update(id.to_be_bytes());
                 self.message(message);

@@ -497,7 +497,7 @@ impl Protocol for Discovery {
             NetworkEvent::Request { peer, id, message, .. } if is_ours(&message) => {
                 self.answer(now, peer, id, &message)
             }
-            NetworkEvent::Early { claims, id, message } => self.answer_early(now, claims, id, &message),
+            NetworkEvent::Early { claims, id, message, .. } => self.answer_early(now, claims, id, &message),
             NetworkEvent::Response { peer, id, command: FIND, result } => {
                 self.found(now, peer, id, result.map(|(message, _)| message));
             }

@@ -25,7 +25,8 @@ pub const FIND: Command = Command::new(Layer::Discovery, 1, Class::Signal);
 /// The answer: at most 16 records, the closest first, without that of who asked.
 pub const NODES: Command = Command::new(Layer::Discovery, 2, Class::Signal);
 
-/// What may be asked before the asker has shown that it is there: answering changes nothing, and asks nothing of who asks.
+/// What may be asked before the asker has shown that it is there: answering changes nothing, and asks nothing of who
+/// asks but its name, whose own record is left out.
 pub const EARLY: &[Command] = &[FIND];
 
 const FIND_LEN: usize = 32;

@@ -127,6 +127,8 @@ pub(super) struct LinkTask {
     written: usize,
     /// How much is sealed at once.
     ahead: usize,
+    /// Answers to who has not proved itself, kept while the operator limits what is written: they go before anybody's turn.
+    kept: Vec<ConnectionCommand>,
     last_words: Option<Timestamp>,
     starved_check: Option<Timestamp>,
     /// When the socket has taken nothing for too long, while something is there.
@@ -245,6 +247,7 @@ impl LinkTask {
             outgoing: Vec::new(),
             written: 0,
             ahead: WRITE_BYTES,
+            kept: Vec::new(),
             last_words: None,
             starved_check: None,
             stuck_until: None,
@@ -280,7 +283,7 @@ impl LinkTask {
             Wrote::Piece => return Poll::Ready(Turn::Pause),
             Wrote::All | Wrote::Blocked | Wrote::Failed => again |= over != self.last_words.is_some(),
         }
-        if again || self.is_due(cx, now) {
+        if again || self.proved && !self.kept.is_empty() || self.is_due(cx, now) {
             // To the end of the queue: others have their turn.
             cx.waker().wake_by_ref();
         }
@@ -291,10 +294,23 @@ impl LinkTask {
         if self.last_words.is_some() {
             return;
         }
+        if self.proved {
+            core::mem::take(&mut self.kept)
+                .into_iter()
+                .for_each(|command| self.parts.connection.handle_command(now, command));
+        }
         match self.parts.mail.take(cx) {
             // All of them at once: what goes together belongs into the same records.
             Found::Commands(commands) => {
-                commands.into_iter().for_each(|command| self.parts.connection.handle_command(now, command));
+                for command in commands {
+                    let answer = matches!(command, ConnectionCommand::Respond { .. });
+                    // What is said to strangers waits for nobody, so it must be no more than a handshake.
+                    if answer && !self.proved && self.parts.gate.limits_writing() {
+                        self.kept.push(command);
+                    } else {
+                        self.parts.connection.handle_command(now, command);
+                    }
+                }
             }
             Found::Nothing => {}
             Found::Ended => {
@@ -354,7 +370,10 @@ impl LinkTask {
         while let Some(event) = self.parts.connection.poll_event() {
             match &event {
                 ConnectionEvent::Established(_) => self.proved = true,
-                ConnectionEvent::Closed(_) => self.last_words = Some(now.mono + LAST_WORDS),
+                ConnectionEvent::Closed(_) => {
+                    self.last_words = Some(now.mono + LAST_WORDS);
+                    count_dropped(DropReason::ConnectionLost, core::mem::take(&mut self.kept).len() as u64);
+                }
                 // Nobody pays for these, so they wait nowhere; one sum of each class goes to the stack task.
                 ConnectionEvent::Skipped { count, class, bytes } => {
                     count_dropped(DropReason::UnknownCommand, *count);

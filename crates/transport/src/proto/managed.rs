@@ -67,11 +67,15 @@ impl<P: Protocol> Protocol for Managed<P> {
     fn handle_network(&mut self, now: Now, event: NetworkEvent) {
         self.last = now;
         self.recorder.hears(now, &event);
-        match event {
+        match &event {
             NetworkEvent::LinkUp { .. } | NetworkEvent::LinkDown { .. } | NetworkEvent::Pressure(_) => {
                 return self.peers.handle_network(now, event);
             }
             NetworkEvent::TurnedAway { .. } => return,
+            // Only who it claims to be from can read the answer, so whoever is kept out as a peer is kept out here.
+            NetworkEvent::Early { claims, remote, .. } if self.peers.keeps_out(now, claims, *remote).is_some() => {
+                return;
+            }
             _ => {}
         }
         match &event {

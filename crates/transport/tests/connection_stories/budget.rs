@@ -4,7 +4,10 @@ use peerage_core::{
     Budget, CloseReason, Closed, Connection, ConnectionCommand, ConnectionEvent, DropReason, Pool, RequestError,
 };
 
-use crate::harness::{A, B, HAVE, ITEM, Pair, SECOND, config, message, number};
+use crate::{
+    harness::{A, B, HAVE, ITEM, Pair, SECOND, config, message, number},
+    known_key::{id, key_of},
+};
 
 fn pair(seed: u64) -> Pair {
     let mut b = config(2);
@@ -87,6 +90,26 @@ fn what_a_peer_makes_us_hold_stands_in_its_account_and_its_floor_is_there_when_o
     pair.notify(A, message(ITEM, 2, 25_000));
     pair.run();
     assert!(pair.messages(B).is_empty() && !pair.sides[B].connection.wants_bytes(), "what is beyond it has to wait");
+}
+
+#[test]
+fn who_pays_may_be_told_while_nobody_has_shown_to_be_there() {
+    let mut b = config(2);
+    b.budget = Budget::with_floors(3_200_000, 10);
+    let mut pair = Pair::knowing(4, config(1), b, Some(id(2)), Some(key_of(&config(2))));
+    let budget = pair.sides[B].config.budget.clone();
+    let account = Budget::account(1 << 20);
+    budget.seat(&account);
+    let first = pair.transmit(A, 0);
+    pair.deliver(B, &first);
+    pair.command(B, ConnectionCommand::Account(account.clone()));
+    assert!(!pair.established(B), "keys stand, and whoever made message 1 may be elsewhere");
+    pair.run();
+    let taken = |pool| (0..).map_while(|_| budget.charge(pool, 1_000).ok()).collect::<Vec<_>>();
+    let _all = (taken(Pool::Reassembly), taken(Pool::Inbox));
+    pair.notify(A, message(ITEM, 1, 19_000));
+    pair.run();
+    assert_eq!(account.held(Pool::Inbox), 19_000 + 256);
 }
 
 #[test]

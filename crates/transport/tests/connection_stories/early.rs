@@ -2,8 +2,8 @@
 //! questions that nobody may ask so, that are repeated, or that lead nowhere.
 
 use peerage_core::{
-    CloseReason, Closed, Connection, ConnectionCommand, ConnectionEvent, DialKey, Message, RequestError, SecretRng,
-    Seed,
+    CloseReason, Closed, Connection, ConnectionCommand, ConnectionEvent, DialKey, DropReason, Message, RequestError,
+    SecretRng, Seed,
 };
 use peerage_transport::proto::{
     connection::ConnectionConfig,
@@ -12,7 +12,8 @@ use peerage_transport::proto::{
         identity::{Hello, write_first_proof},
     },
 };
-use peerage_wire::{Envelope, Frame, Magic, Preamble, RecordKind, encode_frame, put_record};
+use peerage_wire::{Envelope, Frame, Limits, Magic, Preamble, RecordKind, encode_frame, put_record};
+use std::sync::Arc;
 
 use crate::{
     harness::{A, B, HAVE, ITEM, Pair, SECOND, config, message},
@@ -216,7 +217,12 @@ fn no_byte_of_a_handshake_that_asks_can_be_changed() {
 
 /// Message 1 with these words, from somebody with a key of its own.
 fn says(words: &[u8]) -> Pair {
-    let (a, mut pair) = (node(1), met(1));
+    says_to(node(2), words)
+}
+
+/// The same to a node that is set up so.
+fn says_to(b: ConnectionConfig, words: &[u8]) -> Pair {
+    let (a, mut pair) = (node(1), Pair::knowing(1, node(1), b, Some(id(2)), Some(key_of(&config(2)))));
     let preamble = Preamble { version_min: 1, version_max: 1, network: a.network, pattern: 2, suite: 1, flags: 0 };
     let mut first = Vec::new();
     put_record(&mut first, Magic::DEV, RecordKind::Preamble, |out| out.extend(preamble.encode()));
@@ -264,4 +270,31 @@ fn only_one_whole_question_of_an_early_command_may_be_asked() {
         let told = clear(&pair.transmit(B, usize::MAX)).0;
         assert_eq!(told, [(RecordKind::Refuse as u16, vec![reason.code()])], "{story}");
     }
+}
+
+#[test]
+fn a_question_that_is_longer_than_its_command_allows_is_refused_as_such() {
+    let mut words = Vec::new();
+    encode_frame(&message(HAVE, 1, 41), Envelope::Request(3), &mut words);
+    for (most, refused) in [(40, true), (41, false)] {
+        let limits = Arc::new(Limits::new(&[&[(HAVE, most)]]));
+        let mut pair = says_to(ConnectionConfig { limits, ..node(2) }, &words);
+        if refused {
+            assert_eq!(pair.closed_at(B), Closed::by_us(CloseReason::MessageTooLong));
+        } else {
+            question(&mut pair, B);
+        }
+    }
+}
+
+#[test]
+fn a_question_whose_answer_was_lost_is_told_as_a_loss_and_not_as_silence() {
+    let mut pair = met(1);
+    pair.run();
+    pair.request(A, 5, asked(), SECOND);
+    // The same again goes like any other request.
+    pair.request(A, 6, asked(), SECOND);
+    pair.pass(2 * SECOND);
+    let lost = RequestError::Dropped(DropReason::NotConnected);
+    assert_eq!(pair.responses(A), [(5, Err(lost)), (6, Err(RequestError::Timeout))]);
 }

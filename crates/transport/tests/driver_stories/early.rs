@@ -31,6 +31,34 @@ async fn want(a: &mut Node, b: &Node, question: &Message) {
     }
 }
 
+/// All that is left of a pool.
+fn all_of(budget: &Budget, pool: Pool) -> Vec<Charge> {
+    let sizes = [1 << 20, 1 << 10, 1];
+    sizes.into_iter().flat_map(|bytes| core::iter::from_fn(move || budget.charge(pool, bytes).ok())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_memory_is_short_a_question_from_who_is_nobody_yet_is_dropped_and_nobody_is_at_fault() {
+    let net = Net::memory();
+    let (mut a, mut b) = (idle(1).start(&net).await, idle(2).start(&net).await);
+    let question = Message::new(ECHO, "who is closest?");
+    want(&mut a, &b, &question).await;
+    b.see_up(a.id).await;
+    a.order_peers(PeerCommand::Disconnect { peer: b.id, reason: CloseReason::Surplus }).await;
+    a.see_down(b.id).await;
+    b.see_down(a.id).await;
+
+    let all = all_of(&b.budget, Pool::Inbox);
+    want(&mut a, &b, &question).await;
+    let first = b.see("a question or a peer", |saw| matches!(saw, Saw::Early(..) | Saw::Up(..))).await;
+    assert!(matches!(first, Saw::Up(peer, _) if peer == a.id), "{first:?}");
+    drop(all);
+    a.order(Do::Request(b.id, 2, question.clone(), Duration::from_millis(100))).await;
+    assert_eq!(a.see_response(2).await, Err(RequestError::Dropped(DropReason::NotConnected)));
+    a.order(Do::Request(b.id, 3, question.clone(), Duration::from_secs(60))).await;
+    assert_eq!(a.see_response(3).await, Ok(question));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_was_met_before_is_asked_before_it_is_a_peer_and_its_answer_comes_after() {
     for net in Net::both() {

@@ -173,7 +173,7 @@ impl Protocol for Probe {
                 LATE => self.unanswered.push((peer, id, message)),
                 _ => self.actions.push_back(Action::Respond { to: peer, id, message }),
             },
-            NetworkEvent::Early { claims, id, message } => {
+            NetworkEvent::Early { claims, id, message, .. } => {
                 self.saw(Saw::Early(claims, message.clone()));
                 self.actions.push_back(Action::Respond { to: claims, id, message });
             }

@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use peerage_core::*;
-use peerage_transport::proto::noise::{
-    HandshakeState, Role,
-    identity::{read_proof, seal_first_payload, seal_payload},
+use peerage_transport::proto::{
+    noise::{
+        HandshakeState, Role,
+        identity::{read_proof, seal_first_payload, seal_payload},
+    },
+    peer_manager::{PeerCommand, Rule, Subject},
 };
 use peerage_wire::{Envelope, Preamble, RecordKind, encode_frame, limits::RECORD_HEADER, put_record};
 use sha2::{Digest, Sha256};
@@ -131,6 +134,32 @@ async fn whoever_repeats_a_question_and_hangs_up_leaves_no_trace_on_whom_it_name
     let rest = victim.rest();
     assert!(!rest.iter().any(|saw| matches!(saw, Saw::Dropped(..))), "{rest:?}");
     victim.ends_clean([friend]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_kept_out_gets_no_answer_to_its_first_words_either() {
+    let _stage = Stage::set().await;
+    let id = keypair(ATTACKER).node_id();
+    let ban = PeerCommand::Ban { subject: Subject::Peer(id), lasting: Duration::from_secs(3_600) };
+    let others = PeerCommand::Allow(vec![Rule::Peer(keypair(FRIEND).node_id())]);
+    for order in [ban, others, PeerCommand::Deny(vec![Rule::Peer(id)])] {
+        let mut plan = Plan::new();
+        plan.connection.handshake_deadline = Duration::from_millis(300);
+        let key = *plan.connection.static_key.public();
+        let mut victim = plan.start().await;
+        let story = format!("{order:?}");
+        victim.order_peers(order).await;
+        let mut friend = Hand::shake(victim.addr, FRIEND).await;
+        friend.is_served().await;
+        victim.rest();
+        let mut raw = Raw::connect(victim.addr).await;
+        raw.send(&first_flight_with(ATTACKER, key, &asks(ECHO, 200)).1).await;
+        assert_eq!(raw.record().await.0, RecordKind::Handshake, "who asks is not known before it has shown it");
+        let told = raw.told().await;
+        assert!(told.len() < 100, "{story}: a PING, a farewell: {}", told.len());
+        assert_eq!(victim.rest(), [], "{story}: no layer hears of it");
+        victim.ends_clean([friend]).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -77,7 +77,7 @@ impl Protocol for Echo {
             NetworkEvent::Request { peer, id, message, .. } => {
                 return self.0.push_back(Action::Respond { to: peer, id, message });
             }
-            NetworkEvent::Early { claims, id, message } => {
+            NetworkEvent::Early { claims, id, message, .. } => {
                 self.0.push_back(Action::Respond { to: claims, id, message });
                 Saw::Early(claims)
             }

@@ -5,7 +5,7 @@ use crate::driver::{
     mailbox::{Post, mailbox},
 };
 use core::task::Waker;
-use peerage_core::{Budget, Message};
+use peerage_core::{Budget, Command, Layer, LinkInfo, Message, NodeId, Outbound};
 use std::sync::Mutex;
 use tokio::{
     io::DuplexStream,
@@ -23,6 +23,8 @@ struct State {
     /// The most that it was asked for at once.
     asked: Vec<usize>,
     heard: usize,
+    /// Answers that it was given to send.
+    answers: usize,
     events: Vec<ConnectionEvent>,
     /// It panics at the next command.
     breaks: bool,
@@ -45,8 +47,10 @@ impl Connection for Script {
 
     fn handle_command(&mut self, _: Now, command: ConnectionCommand) {
         assert!(!self.with(|state| state.breaks), "as it was told");
-        if let ConnectionCommand::Consumed { bytes, .. } = command {
-            self.with(|state| state.to_send += bytes);
+        match command {
+            ConnectionCommand::Consumed { bytes, .. } => self.with(|state| state.to_send += bytes),
+            ConnectionCommand::Respond { .. } => self.with(|state| state.answers += 1),
+            _ => {}
         }
     }
 
@@ -171,7 +175,7 @@ async fn when_the_socket_takes_no_more_a_single_record_is_decided_ahead_of_it() 
 async fn a_turn_tells_all_that_happened_at_once_and_reads_no_more_than_its_share() {
     let mut bench = bench(1 << 20);
     let message = || ConnectionEvent::Message {
-        message: Message::new(peerage_core::Command::new(peerage_core::Layer::Application, 0, Class::Gossip), "x"),
+        message: Message::new(Command::new(Layer::Application, 0, Class::Gossip), "x"),
         charge: Budget::default().nothing(),
     };
     bench.script.with(|state| state.events.extend((0..20).map(|_| message())));
@@ -219,6 +223,33 @@ async fn what_the_operator_s_limit_holds_back_is_not_waited_for_and_what_the_soc
     assert_eq!((bench.turn(), bench.task.waits), (Poll::Pending, true));
     drop(owed);
     assert_eq!((bench.turn(), bench.task.waits), (Poll::Pending, false));
+}
+
+#[tokio::test]
+async fn an_answer_to_who_has_not_proved_itself_waits_for_that_while_the_operator_limits_what_is_written() {
+    let egress = core::num::NonZeroU64::new(1 << 16);
+    for limits in [Bandwidth { egress, ingress: None }, Bandwidth::default()] {
+        let mut bench = bench_under(1 << 20, limits);
+        let (message, budget) =
+            (Message::new(Command::new(Layer::Application, 0, Class::Signal), vec![1; 100]), Budget::default());
+        let resident = Arc::new(budget.nothing().into());
+        let owed = bench.task.parts.account.owe(100).expect("below the limit");
+        let outbound = Outbound { message, resident, owed };
+        bench.post.put(&mut vec![ConnectionCommand::Respond { id: 1, outbound }]);
+        assert_eq!(bench.turn(), Poll::Pending);
+        assert_eq!(bench.script.with(|state| state.answers), usize::from(limits.egress.is_none()), "{limits:?}");
+        let peer = NodeId::default();
+        let remote = bench.task.parts.remote;
+        let info = LinkInfo { peer, outbound: false, remote, listen: Vec::new(), features: 0, dial_key: None };
+        bench.script.with(|state| state.events.push(ConnectionEvent::Established(info)));
+        let sleeper = Arc::new(Sleeper::default());
+        let waker = Waker::from(Arc::clone(&sleeper));
+        let turn = |bench: &mut Bench| bench.task.turn(&mut Context::from_waker(&waker), Reading::Too);
+        assert_eq!(turn(&mut bench), Poll::Pending);
+        assert_eq!(sleeper.0.load(Relaxed), usize::from(limits.egress.is_some()), "it is at work again at once");
+        assert_eq!(turn(&mut bench), Poll::Pending);
+        assert_eq!(bench.script.with(|state| state.answers), 1, "{limits:?}");
+    }
 }
 
 /// What woke the link task, as a count.

@@ -5,6 +5,7 @@ use peerage_core::{
     Budget, Charge, Class, CloseReason, Closed, Connection, ConnectionCommand, ConnectionEvent, DropReason, LinkId,
     Message, NetworkEvent, NodeId, PerClass, Pool, Protocol, RequestError, RequestId,
 };
+use peerage_wire::limits::MESSAGE_OVERHEAD;
 use std::{io, sync::Arc};
 use tokio::time::timeout;
 
@@ -192,9 +193,16 @@ where
             ConnectionEvent::Closed(closed) => self.link_closed(link, closed),
             ConnectionEvent::Waits(waits) => entry.waits = waits,
             ConnectionEvent::Early { id, claims, message } => {
+                let remote = entry.remote;
+                // Nobody has a floor for what a stranger asks; and it is asked again, if anybody is there.
+                let Ok(charge) = self.config.budget.charge(Pool::Inbox, message.len() + MESSAGE_OVERHEAD) else {
+                    return count_dropped(DropReason::OverBudget, 1);
+                };
                 let name = RequestId(EARLY | self.number());
                 self.to_answer.insert(name, (link, id));
-                self.stack.push(NetworkEvent::Early { claims, id: name, message });
+                let class = message.command.class();
+                // It cost its sender no credit.
+                self.stack.push_from(link, class, 0, NetworkEvent::Early { claims, remote, id: name, message, charge });
             }
             event if entry.admitted => self.admitted_event(link, event),
             event => entry.early.push(event),

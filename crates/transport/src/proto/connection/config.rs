@@ -44,7 +44,8 @@ pub struct ConnectionConfig {
     /// How long a message of each command may be. A command that no table names is skipped on arrival.
     pub limits: Arc<Limits>,
     /// Requests that may come, and go, with message 1 of IK, before anybody has shown to be there: what answers one must change
-    /// nothing by it, and not ask who asks. None by default.
+    /// nothing by it, and ask nothing of who asks but the name that message 1 claims: only who has that name reads the answer. None
+    /// by default.
     ///
     /// Whoever is asked so and has not named the command, whether it knows it or not, ends the handshake with `bad_handshake`.
     /// So a command that is added here is asked so, by [`Want::Ask`](peerage_core::Want::Ask), when all nodes have it here.

@@ -351,7 +351,10 @@ impl Connection for SecureConnection {
             (State::Handshaking(_, data), ConnectionCommand::Heartbeat(new)) if new.len() <= MAX_HEARTBEAT_DATA => {
                 *data = new;
             }
-            (State::Confirming(confirming), command @ ConnectionCommand::Heartbeat(_)) => {
+            (
+                State::Confirming(confirming),
+                command @ (ConnectionCommand::Account(_) | ConnectionCommand::Heartbeat(_)),
+            ) => {
                 confirming.open.handle_command(now.mono, command, &mut self.events);
             }
             (State::Confirming(confirming), ConnectionCommand::Respond { id, outbound })

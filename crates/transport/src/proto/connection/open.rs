@@ -246,8 +246,8 @@ impl Open {
             self.session.heartbeat.spare(now.mono);
         }
         self.session.heartbeat.handle_timeout(now.mono, || rng.next_u64()).map_err(Closed::by_us)?;
-        while let Some(id) = self.session.requests.end_due(now.mono) {
-            events.push_back(ConnectionEvent::Response { id, result: Err(RequestError::Timeout) });
+        while let Some((id, error)) = self.session.requests.end_due(now.mono) {
+            events.push_back(ConnectionEvent::Response { id, result: Err(error) });
         }
         self.session.mux.forget_all_abandoned(&self.session.requests);
         if let Some(asked) = self.session.asked.take_if(|asked| asked.until() <= now.mono)

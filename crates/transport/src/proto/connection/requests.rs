@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use peerage_core::{Timers, Timestamp};
+use peerage_core::{DropReason, RequestError, Timers, Timestamp};
 
 /// Requests of ours that wait for their answer: each is ended exactly once, by an answer, its deadline or the end of
 /// the connection. As many as the runner made; it bounds them.
@@ -13,6 +13,8 @@ pub(super) struct Requests {
     /// The runner's names by the ids on the wire.
     open: BTreeMap<u64, u64>,
     deadlines: Timers<u64>,
+    /// The one that went with message 1, once it is made.
+    resumed: Option<u64>,
 }
 
 impl Requests {
@@ -25,6 +27,7 @@ impl Requests {
     pub(super) fn resume(&mut self, id: u64, name: u64, deadline: Timestamp) {
         self.open.insert(id, name);
         self.deadlines.set(id, deadline);
+        self.resumed = Some(id);
     }
 
     /// Begins a request; its id on the wire.
@@ -48,10 +51,13 @@ impl Requests {
         Some(name)
     }
 
-    /// Ends the next request whose deadline has passed.
-    pub(super) fn end_due(&mut self, now: Timestamp) -> Option<u64> {
+    /// Ends the next request whose deadline has passed; its name, and what it has come to. Whoever was asked by message 1
+    /// may drop what strangers ask, so its silence is told as a loss.
+    pub(super) fn end_due(&mut self, now: Timestamp) -> Option<(u64, RequestError)> {
         let id = self.deadlines.pop_due(now)?;
-        self.open.remove(&id)
+        let lost = self.resumed == Some(id);
+        let error = if lost { RequestError::Dropped(DropReason::NotConnected) } else { RequestError::Timeout };
+        Some((self.open.remove(&id)?, error))
     }
 
     /// Ends them all, the oldest first.
@@ -76,7 +82,7 @@ mod tests {
         assert_eq!(requests.end(early), Some(70));
         assert_eq!(requests.end(early), None, "a second answer");
         assert_eq!(requests.end_due(Timestamp(4)), None);
-        assert_eq!(requests.end_due(Timestamp(20)), Some(71));
+        assert_eq!(requests.end_due(Timestamp(20)), Some((71, RequestError::Timeout)));
         assert_eq!(requests.end_due(Timestamp(20)), None);
         assert!(!requests.is_open(late));
         assert_eq!(requests.end(late), None, "a late answer");

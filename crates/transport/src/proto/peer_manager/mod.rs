@@ -215,6 +215,14 @@ impl PeerManager {
         }
     }
 
+    /// Why the operator's lists or a ban keep this node out when it comes from here, if they do.
+    pub(super) fn keeps_out(&self, now: Now, peer: &NodeId, remote: SocketAddr) -> Option<CloseReason> {
+        if self.is_denied(peer, Some(remote)) {
+            return Some(CloseReason::Denied);
+        }
+        self.is_banned(now, peer, remote).then_some(CloseReason::Banned)
+    }
+
     fn link_up(&mut self, now: Now, link: LinkId, info: LinkInfo) {
         let peer = info.peer;
         let dialled = self.dial_over(now, &info);
@@ -223,11 +231,8 @@ impl PeerManager {
         }
         let (purpose, wanted) = (dialled.map(|dial| dial.purpose), dialled.is_some_and(|dial| dial.wanted));
         let privileged = self.is_privileged(&peer);
-        if self.is_denied(&peer, Some(info.remote)) {
-            return self.turn_away(now, link, &info, wanted, CloseReason::Denied);
-        }
-        if self.is_banned(now, &peer, info.remote) {
-            return self.turn_away(now, link, &info, wanted, CloseReason::Banned);
+        if let Some(reason) = self.keeps_out(now, &peer, info.remote) {
+            return self.turn_away(now, link, &info, wanted, reason);
         }
         let mut returns = false;
         if let Some(old) = self.peers.get(&peer) {

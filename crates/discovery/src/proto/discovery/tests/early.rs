@@ -13,7 +13,13 @@ fn a_question_from_somebody_who_counts_as_nobody_is_answered_and_leaves_no_trace
     (1..=4).for_each(|number| node.knows(number));
     let target = DhtKey::from_bytes([0; 32]);
     let early = |node: &mut Node, claims: u8, message: Message| {
-        let event = NetworkEvent::Early { claims: id(claims), id: RequestId(9), message };
+        let event = NetworkEvent::Early {
+            claims: id(claims),
+            remote: addr(claims),
+            id: RequestId(9),
+            message,
+            charge: Budget::default().nothing(),
+        };
         node.0.handle_network(now(0), event);
         node.actions()
     };

@@ -9,6 +9,9 @@
 //! | incomplete messages | whoever needs memory waits | who is the heaviest burden and does not wait itself, or if all do, the heaviest, is disconnected: `hoarding` | |
 //! | messages that wait for the stack | who has most of them there is not read from | | |
 //!
+//! What has begun to go out is nobody's to free, but it counts as the share of whom it goes to: nobody else loses messages for it. Not
+//! read from is only who is slow, or for whom all that waits would take longer than [`BEGUN`].
+//!
 //! The second and the third step against a peer come a while after the one before, and only if memory is still short, or is
 //! again, and it still, or again, owes more than its floor. Incomplete messages cannot be dropped one by one, and whoever is not read
 //! from cannot end them, so there the last step is the only one. A message that waits for the stack ends there however slow that is;
@@ -34,7 +37,10 @@
 //! Bytes alone would be a poor measure: twenty-eight keys that each owe a little less than a node that catches up would have that one
 //! sent away, and themselves pay nothing. With the burden
 //! - who reads nothing, or a byte at a time, keeps what was begun for it, one message of each class at most, for some twelve
-//!   seconds: ten until what the systems' buffers took for it is forgotten, two for the steps. All else is dropped at the first look.
+//!   seconds: ten until what the systems' buffers took for it is forgotten, two for the steps; for as much longer as others come
+//!   before it and what they owe is enough. All else is dropped at the first look. So N keys with a megabyte each pin N MiB, all 48
+//!   of the pool if there are as many, for up to seventeen seconds: in these an honest peer has its floor, loses nothing for
+//!   what they began, and is read from; but what does not fit in its floor is refused.
 //!   Then it is `slow_peer`, which counts against its group (`peer_manager/conduct.rs`). If it comes again it is new, and comes
 //!   first. Of as many hosts as keys, each is one more that takes its time: an honest peer may once lose what waits for it, since at the
 //!   first look the system's buffers speak for them.
@@ -226,12 +232,15 @@ impl Shedder {
             }
             let Debtor { link, peer, owed, begun, .. } = *debtor;
             let (slow, bytes) = (is_slow(debtor), owes(debtor).min(owed.saturating_sub(begun)).min(need));
+            // What was begun for it counts as its share, too, although nothing but time frees that: no other pays for it.
+            need = need.saturating_sub(owes(debtor));
             if bytes == 0 && !slow {
-                continue; // it takes what was begun, and nothing else can be had from it
+                continue;
             }
             let mark = self.marks.entry(link).or_insert(Mark { steps: 0, at: now, last: now });
             let is_due = mark.steps == 0 || now.since(mark.at) >= STEP;
-            if is_due && (mark.steps < 2 || slow) {
+            let most = 1 + u32::from(slow || takes_long(debtor)) + u32::from(slow);
+            if is_due && mark.steps < most {
                 *mark = Mark { steps: mark.steps + 1, at: now, last: now };
             }
             mark.last = now;
@@ -241,10 +250,8 @@ impl Shedder {
             if mark.steps > 2 {
                 self.marks.remove(&link);
                 measures.push(Measure::Close { peer, reason: CloseReason::SlowPeer });
-                need = need.saturating_sub(owed);
             } else if bytes > 0 {
                 measures.push(Measure::Shed { link, bytes });
-                need -= bytes;
             }
         }
     }
@@ -355,6 +362,11 @@ fn rate(taken: Taken, least: Duration) -> u64 {
 fn is_slow(debtor: &Debtor) -> bool {
     let due = (debtor.begun as u64 / BEGUN.as_secs()).max(LEAST);
     debtor.taken.time >= Taken::HALF && rate(debtor.taken, Taken::HALF) < due
+}
+
+/// Whether all that waits for a peer would take it longer than [`BEGUN`].
+fn takes_long(debtor: &Debtor) -> bool {
+    debtor.owed as u64 / BEGUN.as_secs() > rate(debtor.taken, Taken::HALF)
 }
 
 /// Bytes of messages that came in pieces, complete ones included.

@@ -50,6 +50,9 @@
 //! - who stays just above slow keeps B bytes begun by taking B in each [`BEGUN`], whatever the number of keys: to hold the 48 MiB that
 //!   the default budget has for what is sent beside the floors, 1.6 MiB/s for as long as that lasts, from many groups (one has 32
 //!   connections). Others have their floors meanwhile, and nobody is sent away for it.
+//! - who hangs up before it is slow, while memory is short, has its group answer for it all the same if there was a step against it,
+//!   or if it took less than its due of what was begun ([`is_fugitive`](Shedder::is_fugitive)); that goes for guests who are sent away
+//!   as well. A key for which the systems' buffers take all that was begun is not told from an honest one.
 //! - who covers many deaf keys by one that reads gains nothing: burdens are added up, not bytes and rates.
 
 use core::{cmp::Reverse, time::Duration};
@@ -167,6 +170,8 @@ pub struct Shedder {
     inbox: Watch,
     marks: BTreeMap<LinkId, Mark>,
     stopped: BTreeSet<LinkId>,
+    /// Those who kept what was begun for them when it looked last.
+    behind: BTreeSet<LinkId>,
     brought: BTreeMap<LinkId, Brought>,
     hoarder_closed: Option<Timestamp>,
 }
@@ -178,6 +183,7 @@ impl Shedder {
         let debtors = &pressure.debtors;
         self.marks.retain(|_, mark| now.since(mark.at) < FORGIVEN);
         let unsent = self.outbound.look(now, pressure.outbound);
+        self.behind = debtors.iter().filter(|debtor| unsent && is_behind(debtor)).map(|debtor| debtor.link).collect();
         if unsent {
             self.shed(now, pressure, &known, &mut measures);
         }
@@ -205,6 +211,13 @@ impl Shedder {
             stays
         });
         measures
+    }
+
+    /// A connection is over, before what waits for it could be its end. Whether memory is short, and there was a step against it or
+    /// it kept what was begun for it: hanging up must not be a way out.
+    pub fn is_fugitive(&mut self, link: LinkId) -> bool {
+        let (marked, behind) = (self.marks.remove(&link).is_some(), self.behind.remove(&link));
+        self.outbound.since.is_some() && (marked || behind)
     }
 
     /// Frees what waits for those who come first, and takes further steps against whoever had one before.
@@ -360,8 +373,18 @@ fn rate(taken: Taken, least: Duration) -> u64 {
 
 /// Whether a peer does not take what waits for it.
 fn is_slow(debtor: &Debtor) -> bool {
-    let due = (debtor.begun as u64 / BEGUN.as_secs()).max(LEAST);
-    debtor.taken.time >= Taken::HALF && rate(debtor.taken, Taken::HALF) < due
+    debtor.taken.time >= Taken::HALF && rate(debtor.taken, Taken::HALF) < due(debtor)
+}
+
+/// Whether more than its floor was begun for a peer, and it took less of it than it should have in the time it had.
+fn is_behind(debtor: &Debtor) -> bool {
+    let Taken { bytes, time } = debtor.taken;
+    debtor.begun > debtor.sent_floor && u128::from(bytes) * 1000 < u128::from(due(debtor)) * time.as_millis()
+}
+
+/// Bytes a second that a peer has to take not to be slow.
+fn due(debtor: &Debtor) -> u64 {
+    (debtor.begun as u64 / BEGUN.as_secs()).max(LEAST)
 }
 
 /// Whether all that waits for a peer would take it longer than [`BEGUN`].

@@ -122,6 +122,8 @@ pub(super) struct LinkTask {
     waits: bool,
     /// Whether the operator's limit holds back what could be written.
     held_back: bool,
+    /// Whether the operator's limit gave it no turn to read when it last would have read.
+    unheard: bool,
     /// What the socket has not taken yet, from `written` on.
     outgoing: Vec<u8>,
     written: usize,
@@ -244,6 +246,7 @@ impl LinkTask {
             proved: false,
             waits: false,
             held_back: false,
+            unheard: false,
             outgoing: Vec::new(),
             written: 0,
             ahead: WRITE_BYTES,
@@ -326,8 +329,12 @@ impl LinkTask {
         incoming.resize(READ_BYTES, 0);
         let size = if self.proved { READ_BYTES } else { READ_BYTES_STRANGER };
         let mut left = READ_BYTES;
+        self.unheard = false;
         while left > 0 && self.reads() {
-            let Some(most) = self.may_read(cx, now) else { break };
+            let Some(most) = self.may_read(cx, now) else {
+                self.unheard = true;
+                break;
+            };
             let mut buffer = ReadBuf::new(&mut incoming[..size.min(left).min(most)]);
             let read = Pin::new(&mut self.parts.stream).poll_read(cx, &mut buffer);
             self.parts.gate.did_read(now.mono, buffer.filled().len());
@@ -425,9 +432,10 @@ impl LinkTask {
     }
 
     /// Whether what waits for the peer waits for nothing but the peer: that its socket takes it, or that it gives credit, as far as
-    /// it is listened to.
+    /// it is listened to: credit that the operator's limit keeps unread is not missing.
     fn note_waiting(&mut self, now: Now, wrote: Wrote) {
-        let no_credit = !self.held_back && self.parts.account.owed() > 0 && self.parts.connection.wants_bytes();
+        let listens = !self.held_back && !self.unheard && self.parts.connection.wants_bytes();
+        let no_credit = listens && self.parts.account.owed() > 0;
         let waits = wrote == Wrote::Blocked || wrote == Wrote::All && no_credit;
         if waits != self.waits {
             self.waits = waits;

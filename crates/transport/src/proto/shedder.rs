@@ -9,6 +9,9 @@
 //! | incomplete messages | whoever needs memory waits | who is the heaviest burden and does not wait itself, or if all do, the heaviest, is disconnected: `hoarding` | |
 //! | messages that wait for the stack | who has most of them there is not read from | | |
 //!
+//! What has begun to go out is nobody's to free, but it counts as the share of whom it goes to: nobody else loses messages for it. Not
+//! read from is only who is slow, or for whom all that waits would take longer than [`BEGUN`].
+//!
 //! The second and the third step against a peer come a while after the one before, and only if memory is still short, or is
 //! again, and it still, or again, owes more than its floor. Incomplete messages cannot be dropped one by one, and whoever is not read
 //! from cannot end them, so there the last step is the only one. A message that waits for the stack ends there however slow that is;
@@ -34,7 +37,10 @@
 //! Bytes alone would be a poor measure: twenty-eight keys that each owe a little less than a node that catches up would have that one
 //! sent away, and themselves pay nothing. With the burden
 //! - who reads nothing, or a byte at a time, keeps what was begun for it, one message of each class at most, for some twelve
-//!   seconds: ten until what the systems' buffers took for it is forgotten, two for the steps. All else is dropped at the first look.
+//!   seconds: ten until what the systems' buffers took for it is forgotten, two for the steps; for as much longer as others come
+//!   before it and what they owe is enough. All else is dropped at the first look. So N keys with a megabyte each pin N MiB, all 48
+//!   of the pool if there are as many, for up to seventeen seconds: in these an honest peer has its floor, loses nothing for
+//!   what they began, and is read from; but what does not fit in its floor is refused.
 //!   Then it is `slow_peer`, which counts against its group (`peer_manager/conduct.rs`). If it comes again it is new, and comes
 //!   first. Of as many hosts as keys, each is one more that takes its time: an honest peer may once lose what waits for it, since at the
 //!   first look the system's buffers speak for them.
@@ -44,6 +50,9 @@
 //! - who stays just above slow keeps B bytes begun by taking B in each [`BEGUN`], whatever the number of keys: to hold the 48 MiB that
 //!   the default budget has for what is sent beside the floors, 1.6 MiB/s for as long as that lasts, from many groups (one has 32
 //!   connections). Others have their floors meanwhile, and nobody is sent away for it.
+//! - who hangs up before it is slow, while memory is short, has its group answer for it all the same if there was a step against it,
+//!   or if it took less than its due of what was begun ([`is_fugitive`](Shedder::is_fugitive)); that goes for guests who are sent away
+//!   as well. A key for which the systems' buffers take all that was begun is not told from an honest one.
 //! - who covers many deaf keys by one that reads gains nothing: burdens are added up, not bytes and rates.
 
 use core::{cmp::Reverse, time::Duration};
@@ -161,6 +170,8 @@ pub struct Shedder {
     inbox: Watch,
     marks: BTreeMap<LinkId, Mark>,
     stopped: BTreeSet<LinkId>,
+    /// Those who kept what was begun for them when it looked last.
+    behind: BTreeSet<LinkId>,
     brought: BTreeMap<LinkId, Brought>,
     hoarder_closed: Option<Timestamp>,
 }
@@ -172,6 +183,7 @@ impl Shedder {
         let debtors = &pressure.debtors;
         self.marks.retain(|_, mark| now.since(mark.at) < FORGIVEN);
         let unsent = self.outbound.look(now, pressure.outbound);
+        self.behind = debtors.iter().filter(|debtor| unsent && is_behind(debtor)).map(|debtor| debtor.link).collect();
         if unsent {
             self.shed(now, pressure, &known, &mut measures);
         }
@@ -201,6 +213,13 @@ impl Shedder {
         measures
     }
 
+    /// A connection is over, before what waits for it could be its end. Whether memory is short, and there was a step against it or
+    /// it kept what was begun for it: hanging up must not be a way out.
+    pub fn is_fugitive(&mut self, link: LinkId) -> bool {
+        let (marked, behind) = (self.marks.remove(&link).is_some(), self.behind.remove(&link));
+        self.outbound.since.is_some() && (marked || behind)
+    }
+
     /// Frees what waits for those who come first, and takes further steps against whoever had one before.
     fn shed(
         &mut self,
@@ -226,12 +245,15 @@ impl Shedder {
             }
             let Debtor { link, peer, owed, begun, .. } = *debtor;
             let (slow, bytes) = (is_slow(debtor), owes(debtor).min(owed.saturating_sub(begun)).min(need));
+            // What was begun for it counts as its share, too, although nothing but time frees that: no other pays for it.
+            need = need.saturating_sub(owes(debtor));
             if bytes == 0 && !slow {
-                continue; // it takes what was begun, and nothing else can be had from it
+                continue;
             }
             let mark = self.marks.entry(link).or_insert(Mark { steps: 0, at: now, last: now });
             let is_due = mark.steps == 0 || now.since(mark.at) >= STEP;
-            if is_due && (mark.steps < 2 || slow) {
+            let most = 1 + u32::from(slow || takes_long(debtor)) + u32::from(slow);
+            if is_due && mark.steps < most {
                 *mark = Mark { steps: mark.steps + 1, at: now, last: now };
             }
             mark.last = now;
@@ -241,10 +263,8 @@ impl Shedder {
             if mark.steps > 2 {
                 self.marks.remove(&link);
                 measures.push(Measure::Close { peer, reason: CloseReason::SlowPeer });
-                need = need.saturating_sub(owed);
             } else if bytes > 0 {
                 measures.push(Measure::Shed { link, bytes });
-                need -= bytes;
             }
         }
     }
@@ -353,8 +373,23 @@ fn rate(taken: Taken, least: Duration) -> u64 {
 
 /// Whether a peer does not take what waits for it.
 fn is_slow(debtor: &Debtor) -> bool {
-    let due = (debtor.begun as u64 / BEGUN.as_secs()).max(LEAST);
-    debtor.taken.time >= Taken::HALF && rate(debtor.taken, Taken::HALF) < due
+    debtor.taken.time >= Taken::HALF && rate(debtor.taken, Taken::HALF) < due(debtor)
+}
+
+/// Whether more than its floor was begun for a peer, and it took less of it than it should have in the time it had.
+fn is_behind(debtor: &Debtor) -> bool {
+    let Taken { bytes, time } = debtor.taken;
+    debtor.begun > debtor.sent_floor && u128::from(bytes) * 1000 < u128::from(due(debtor)) * time.as_millis()
+}
+
+/// Bytes a second that a peer has to take not to be slow.
+fn due(debtor: &Debtor) -> u64 {
+    (debtor.begun as u64 / BEGUN.as_secs()).max(LEAST)
+}
+
+/// Whether all that waits for a peer would take it longer than [`BEGUN`].
+fn takes_long(debtor: &Debtor) -> bool {
+    debtor.owed as u64 / BEGUN.as_secs() > rate(debtor.taken, Taken::HALF)
 }
 
 /// Bytes of messages that came in pieces, complete ones included.

@@ -109,6 +109,7 @@ fn bench_under(pipe: usize, limits: Bandwidth) -> Bench {
     let (account, remote) = (Budget::account(1 << 20), ([127, 0, 0, 1], 1).into());
     let (clock, link, starved) = (Clock::start(), LinkId(1), Arc::default());
     let gate = Gates::new(clock, Arc::default(), limits).join(link);
+    let stream = gate.metered(stream);
     let patience = Duration::from_secs(90);
     let parts = LinkParts {
         link,
@@ -249,6 +250,25 @@ async fn an_answer_to_who_has_not_proved_itself_waits_for_that_while_the_operato
         assert_eq!(sleeper.0.load(Relaxed), usize::from(limits.egress.is_some()), "it is at work again at once");
         assert_eq!(turn(&mut bench), Poll::Pending);
         assert_eq!(bench.script.with(|state| state.answers), 1, "{limits:?}");
+    }
+}
+
+#[tokio::test]
+async fn credit_that_the_operator_s_limit_keeps_unread_is_not_waited_for() {
+    for (ingress, waits) in [(core::num::NonZeroU64::new(1 << 16), false), (None, true)] {
+        let mut bench = bench_under(1 << 20, Bandwidth { egress: None, ingress });
+        bench.task.proved = true;
+        let _owed = bench.task.parts.account.owe(200_000).expect("below the limit");
+        bench.other_end.write_all(&[1; 900_000]).await.expect("there is room");
+        for _ in 0..20 {
+            assert_eq!(bench.turn(), Poll::Pending);
+            yield_now().await; // the runtime lets a task read only so often at a stretch
+        }
+        assert_eq!(bench.script.with(|state| state.heard) == 900_000, waits, "{ingress:?}");
+        assert_eq!(bench.task.waits, waits, "{ingress:?}");
+        // A turn that only writes does not know better.
+        assert_eq!(bench.task.turn(&mut Context::from_waker(Waker::noop()), Reading::Not), Poll::Pending);
+        assert_eq!(bench.task.waits, waits, "{ingress:?}");
     }
 }
 

@@ -300,6 +300,9 @@ impl PeerManager {
         if self.departed.len() > DEPARTED {
             self.departed.pop_front();
         }
+        if self.shedder.is_fugitive(link) && !self.is_privileged(&peer) {
+            self.report(now, peer, Fault::KeptMemory);
+        }
         let lasted = now.mono.since(gone.since) >= LASTING;
         let Some(entry) = self.book.get_mut(&peer) else { return };
         if lasted && gone.is_kept() {

@@ -17,6 +17,9 @@ impl PeerManager {
                 Measure::Stop(link) => Outlet::Stop(link),
                 Measure::Resume(link) => Outlet::Resume(link),
                 Measure::Close { peer, reason } => {
+                    if let Some(known) = self.peers.get(&peer) {
+                        self.shedder.is_fugitive(known.link); // it answers below, once
+                    }
                     self.end(now, &peer, reason);
                     if !self.is_privileged(&peer) {
                         self.report(now, peer, Fault::KeptMemory);

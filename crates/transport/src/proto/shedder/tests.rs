@@ -92,9 +92,8 @@ fn who_is_slow_goes_first_however_little_it_owes_and_is_at_last_disconnected() {
     let shed = |number, bytes| Measure::Shed { link: link(number), bytes };
     assert_eq!(shedder.look(at(0), &pressure, nobody), [shed(2, 900), shed(1, 1100)]);
     assert_eq!(shedder.look(at(999), &pressure, nobody), [shed(2, 900), shed(1, 1100)], "not so soon after");
-    let stop = |number| Measure::Stop(link(number));
     let done = shedder.look(at(1000), &pressure, nobody);
-    assert_eq!(done, [stop(2), shed(2, 900), stop(1), shed(1, 1100)]);
+    assert_eq!(done, [Measure::Stop(link(2)), shed(2, 900), shed(1, 1100)], "the first takes all of it in six seconds");
     for seconds in 2..60 {
         let done = shedder.look(at(seconds * 1000), &pressure, nobody);
         let slow = Measure::Close { peer: id(2), reason: CloseReason::SlowPeer };
@@ -115,14 +114,16 @@ fn nobody_is_slow_before_it_was_waited_for_long_enough() {
 }
 
 #[test]
-fn what_has_begun_is_not_counted_as_what_can_be_had_and_whoever_takes_it_too_slowly_is_slow() {
+fn what_has_begun_counts_as_the_share_of_whom_it_goes_to_and_whoever_takes_it_too_slowly_is_slow() {
     let mut shedder = Shedder::default();
     let begun = |begun, debtor| Debtor { begun, ..debtor };
-    // Each has 30,000 bytes begun: a thousand a second, and less than the least.
-    let fast = begun(30_000, taker(1, 30_000, 10 << 10));
+    // The first has 1,600 bytes begun, of 2,000 that are to be free: 1,500 of them beyond its floor.
+    let fast = begun(1600, taker(1, 1600, 10 << 10));
     let other = taker(2, 1500, 1_000_000);
-    let shed = Measure::Shed { link: link(2), bytes: 1400 };
+    let shed = Measure::Shed { link: link(2), bytes: 500 };
     assert_eq!(shedder.look(at(0), &unsent(8000, &[fast, other]), nobody), [shed], "nothing can be had from the first");
+    let fast = begun(30_000, taker(1, 30_000, 10 << 10));
+    assert_eq!(shedder.look(at(1), &unsent(8000, &[fast, other]), nobody), [], "and the other pays nothing for it");
     // Three megabytes that would take five minutes at 10 KB/s, and half a minute at 100 KB/s.
     for (bytes, is_closed) in [(100_000, true), (1_000_000, false)] {
         let mut shedder = Shedder::default();

@@ -73,6 +73,38 @@ fn keys_of_one_host_count_as_one_and_their_group_is_banned_when_they_come_again_
 }
 
 #[test]
+fn hanging_up_while_memory_is_short_is_no_way_out_of_the_fault_and_neither_is_being_sent_away_as_a_guest() {
+    let mut bench = Bench::new(|_| {});
+    let links: Vec<_> = (1..=6).map(|number| bench.up(number, false).0).collect();
+    let took = |bytes, debtor| Debtor { taken: Taken { bytes, time: Duration::from_secs(3) }, ..debtor };
+    let begun = |debtor: Debtor| Debtor { begun: debtor.owed, ..debtor };
+    let of = |number: u8, owed| owing(links[usize::from(number) - 1], number, owed);
+    // One loses messages; of two nothing can be had, and they take nothing; one takes what was begun for it.
+    let debtors = [
+        took(0, of(1, 9_000)),
+        took(0, begun(of(2, 5_000))),
+        took(0, begun(of(3, 5_000))),
+        took(1_000_000, begun(of(4, 5_000))),
+        took(0, begun(of(5, 5_000))),
+    ];
+    let done = short(&mut bench, &debtors);
+    assert_eq!(done, [Outlet::Shed { link: links[0], bytes: 2_000 }]);
+    for number in [1, 2, 4, 6] {
+        bench.down(links[number - 1]);
+    }
+    bench.manager.end(bench.now, &id(3), CloseReason::TooManyPeers);
+    bench.down(links[2]);
+    bench.manager.handle_network(bench.now, NetworkEvent::Pressure(Box::default()));
+    bench.down(links[4]);
+    bench.drain();
+    let faults = bench.told.iter().filter_map(|event| match event {
+        PeerEvent::Fault { peer, fault: Fault::KeptMemory } => Some(*peer),
+        _ => None,
+    });
+    assert_eq!(faults.collect::<Vec<_>>(), [id(1), id(2), id(3)], "the fifth went when there was room again");
+}
+
+#[test]
 fn guests_have_no_seat_whom_the_operator_named_has_one_more_and_seats_follow_the_limit() {
     let mut bench = Bench::new(|config| {
         (config.max_peers, config.target_outbound) = (2, 0);

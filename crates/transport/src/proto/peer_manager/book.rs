@@ -70,6 +70,8 @@ pub(super) struct Entry {
     stands_by: Option<SocketAddr>,
     /// Who told of it.
     pub(super) source: Option<IpAddr>,
+    /// Who told of it again when whoever was good for its dials was so no more, instead of `source`; never kept on disk.
+    pub(super) told_again: Option<Option<IpAddr>>,
     /// Configured by the operator.
     pub(super) reserved: bool,
     /// When a dial that we chose last reached it, or it was last connected so.
@@ -93,6 +95,11 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    /// Who is good for dials to it.
+    pub(super) fn teller(&self) -> Option<IpAddr> {
+        self.told_again.unwrap_or(self.source)
+    }
+
     /// The address for the next dial, of those that `permits` admits.
     pub(super) fn next_addr(&self, mut permits: impl FnMut(SocketAddr) -> bool) -> Option<SocketAddr> {
         let (later, first) = self.addrs.split_at(self.turn % self.addrs.len().max(1));

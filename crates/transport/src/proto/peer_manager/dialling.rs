@@ -96,7 +96,12 @@ impl PeerManager {
                 let addrs: Vec<_> = addrs.into_iter().filter(|addr| self.allows(&peer, *addr)).collect();
                 if !addrs.is_empty() {
                     let told_by = source.and_then(|source| self.ip_of(&source));
-                    self.book.hear(now.wall, peer, addrs, told_by);
+                    let entry = self.book.hear(now.wall, peer, addrs, told_by);
+                    let sources = [entry.teller(), told_by].map(|ip| ip.map(Group::of));
+                    // Who told first, of all there are, and of many who are not there, must not keep us from these.
+                    if sources.map(|source| self.rations.has(now.mono, source)) == [false, true] {
+                        entry.told_again = Some(told_by);
+                    }
                     self.remember_later(now);
                 }
             }
@@ -226,7 +231,7 @@ impl PeerManager {
     /// Whose tokens a dial takes: of whoever told of a peer, unless it was reached there or the operator says that it is there.
     fn ration_of(&self, peer: &NodeId, entry: &Entry, addr: SocketAddr) -> Option<Option<Group>> {
         let sure = entry.proven == Some(addr) || self.book.is_configured(peer, addr) || self.is_on_this_machine(addr);
-        (!sure).then(|| entry.source.map(Group::of))
+        (!sure).then(|| entry.teller().map(Group::of))
     }
 
     /// Whether the address, or the host of one that is only told of, is being dialled already: whoever tells of many nodes at

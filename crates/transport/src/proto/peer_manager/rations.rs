@@ -1,7 +1,8 @@
 //! How many dials each source of addresses is good for: whoever tells of many at which nobody answers must not have the node knock
 //! at all of them.
 //!
-//! A source is the group of addresses, /24 or /48, of whoever told first of a peer; those of whom nobody knows who told share one.
+//! A source is the group of addresses, /24 or /48, of whoever told first of a peer, or, when that
+//! one has no tokens, who told of it then and has some; those of whom nobody knows who told share one.
 //! A dial to where a peer was never reached and the operator does not say that it is takes one token of its source, and gives it
 //! back if the peer was there: telling the truth costs nothing.
 

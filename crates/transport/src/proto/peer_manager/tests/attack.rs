@@ -388,3 +388,27 @@ fn whom_the_operator_named_is_dialled_before_the_next_wish_for_somebody_else_at_
     assert_eq!(dials(&bench.pass(Duration::from_millis(250))), [home]);
     assert_eq!(bench.manager.dials[&home].peer, pid(1));
 }
+
+#[test]
+fn whom_a_source_without_tokens_named_first_is_dialled_when_another_tells_of_it() {
+    let mut bench = Bench::new(|c| c.addresses = AddressPolicy::Public);
+    for (n, teller) in [(1, pub_addr(66, 66, 50_000)), (2, pub_addr(31, 1, 50_000))] {
+        bench.raw_up(pid(n), false, teller, vec![]);
+    }
+    let told_by = |n, peer, at| PeerCommand::Want(Want::Candidate { peer, addrs: vec![at], source: Some(pid(n)) });
+    // The attacker names an honest node first, at its true address, and then very many who are not there.
+    let (honest, home) = (pid(1_000_000), pub_addr(32, 1, 4000));
+    bench.order(told_by(1, honest, home));
+    for n in 0..100u32 {
+        let (peer, at) = (pid(10_000 + n), pub_addr(70 + n as u8, 1, 4000));
+        bench.order(told_by(1, peer, at));
+        let begun = dials(&bench.now_want(peer, at));
+        refuse(&mut bench, &begun);
+    }
+    assert_eq!(dials(&bench.now_want(honest, home)), [], "there are no tokens left");
+    assert!(bench.told.contains(&PeerEvent::Unmet { peer: honest, why: Unmet::Rationed }));
+    bench.order(told_by(1, honest, home));
+    assert_eq!(dials(&bench.now_want(honest, home)), [], "nor by telling again");
+    bench.order(told_by(2, honest, home));
+    assert_eq!(dials(&bench.now_want(honest, home)), [home]);
+}

@@ -124,6 +124,8 @@ pub(super) struct LinkTask {
     held_back: bool,
     /// Whether the operator's limit gave it no turn to read when it last would have read.
     unheard: bool,
+    /// Whether it had enough when it read last, so that the socket is not waited for.
+    deaf: bool,
     /// What the socket has not taken yet, from `written` on.
     outgoing: Vec<u8>,
     written: usize,
@@ -247,6 +249,7 @@ impl LinkTask {
             waits: false,
             held_back: false,
             unheard: false,
+            deaf: false,
             outgoing: Vec::new(),
             written: 0,
             ahead: WRITE_BYTES,
@@ -286,6 +289,8 @@ impl LinkTask {
             Wrote::Piece => return Poll::Ready(Turn::Pause),
             Wrote::All | Wrote::Blocked | Wrote::Failed => again |= over != self.last_words.is_some(),
         }
+        // Nothing else would wake it for what is in the socket already.
+        again |= self.deaf && self.reads();
         if again || self.proved && !self.kept.is_empty() || self.is_due(cx, now) {
             // To the end of the queue: others have their turn.
             cx.waker().wake_by_ref();
@@ -351,7 +356,8 @@ impl LinkTask {
             }
         }
         INCOMING.set(incoming);
-        if !self.reads() {
+        self.deaf = !self.reads();
+        if self.deaf {
             self.parts.gate.stop_reading(now.mono);
         }
         left == 0

@@ -6,7 +6,7 @@ use peerage_core::{Budget, CloseReason, Closed, DropReason, Message};
 
 use crate::{
     hand::{ATTACKER, Hand, victim_and_friend},
-    stage::{Stage, by_us},
+    stage::{Stage, by_us, eventually},
     victim::{BULK, Do, ITEM, Plan, Saw, configuration, keypair},
 };
 
@@ -54,6 +54,8 @@ async fn whoever_holds_most_of_what_is_incomplete_goes_when_others_have_to_wait_
     let mut hand = Hand::shake(victim.addr, ATTACKER).await;
     hand.is_served().await;
     hand.say(Message::new(BULK, vec![7; 700_000]), false).await;
+    // Who comes first has the memory.
+    eventually("most of it", || victim.budget.report().resident > 400_000).await;
     // Meanwhile what is short finds its way, and what is long waits.
     friend.is_served().await;
     let long = Message::new(BULK, vec![8; 300_000]);

@@ -28,6 +28,10 @@ struct State {
     events: Vec<ConnectionEvent>,
     /// It panics at the next command.
     breaks: bool,
+    /// It takes no bytes.
+    deaf: bool,
+    /// A timer ends that, and is over.
+    timed: bool,
 }
 
 impl Script {
@@ -50,11 +54,14 @@ impl Connection for Script {
         match command {
             ConnectionCommand::Consumed { bytes, .. } => self.with(|state| state.to_send += bytes),
             ConnectionCommand::Respond { .. } => self.with(|state| state.answers += 1),
+            ConnectionCommand::Listen(listens) => self.with(|state| state.deaf = !listens),
             _ => {}
         }
     }
 
-    fn handle_timeout(&mut self, _: Now) {}
+    fn handle_timeout(&mut self, _: Now) {
+        self.with(|state| state.deaf = false);
+    }
 
     fn poll_transmit(&mut self, _: Now, buf: &mut Vec<u8>, limit: usize) -> bool {
         self.with(|state| {
@@ -80,11 +87,11 @@ impl Connection for Script {
     }
 
     fn next_timeout(&self) -> Option<Timestamp> {
-        None
+        self.with(|state| (state.deaf && state.timed).then_some(Timestamp::ZERO))
     }
 
     fn wants_bytes(&self) -> bool {
-        true
+        !self.with(|state| state.deaf)
     }
 }
 
@@ -335,4 +342,24 @@ async fn a_machine_that_panics_under_the_hands_of_the_stack_task_costs_its_own_c
     assert_eq!(sleeper.0.load(Relaxed), 1);
     desk.run().await;
     assert_eq!(other_end.read(&mut [0; 10]).await.expect("an end in order"), 0, "the stream is closed");
+}
+
+#[tokio::test]
+async fn whoever_listens_again_reads_at_once_what_came_meanwhile() {
+    let (desk, sleeper, script, post, mut other_end) = asleep(bench(1 << 20));
+    let waker = Waker::from(Arc::clone(&sleeper));
+    let woken = || sleeper.0.swap(0, Relaxed) > 0;
+    let turn = || desk.work().as_mut().expect("it lies there").turn(&mut Context::from_waker(&waker), Reading::Too);
+    // Its own timer ends a pause in the middle of a turn, after the time to read.
+    script.with(|state| (state.deaf, state.timed) = (true, true));
+    other_end.write_all(b"while it was deaf").await.expect("there is room");
+    woken();
+    assert_eq!((turn(), woken()), (Poll::Pending, true), "nobody else would wake it for what is there already");
+    assert_eq!((turn(), script.with(|state| state.heard)), (Poll::Pending, 17));
+    // The runner ends it, and the stack task works in its stead.
+    script.with(|state| (state.deaf, state.timed) = (true, false));
+    woken();
+    assert_eq!((turn(), woken()), (Poll::Pending, false), "it waits for the runner's word");
+    desk.send(&post.leave(&mut vec![ConnectionCommand::Listen(true)]).expect("it sleeps"));
+    assert!(woken(), "the stack task does not read");
 }

@@ -252,6 +252,8 @@ impl Node {
             // So that none is one too many, whoever dialled.
             max_peers: 1 << 21,
             target_outbound: 1 << 20,
+            // Whom a row wants once is there to stay, however long it takes until all are.
+            idle_timeout: Duration::from_secs(3600),
             reserved: friends,
             ..PeerManagerConfig::new(id)
         };

@@ -39,7 +39,8 @@ pub(crate) fn run(plan: &Plan, printer: Printer) {
     let (mut pack, mut unpack, mut seal, mut both) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let hostile = [smallest_sequences(), one_overlap(3), one_overlap(1)];
     let mut worst = hostile.each_ref().map(|_| Vec::new());
-    let noise: Vec<u8> = (0..1_u64 << 20).map(|n| (n * n).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()[2]).collect();
+    let noise: Vec<u8> =
+        (0..1_u64 << 20).map(|n| (n * n).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()[2]).collect();
     let mut vain = Vec::new();
     for _ in 0..plan.runs {
         pack.push(per_mib(each(SPAN, || drop(compress::pack(block))), block.len()));

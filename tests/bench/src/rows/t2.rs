@@ -22,8 +22,17 @@ pub(crate) fn run(_: &Plan, printer: Printer) {
         goal,
     };
     let stranger = "dial to first response, a stranger, 50 ms each way, virtual time";
-    printer.figure(&figure(stranger, Whom::Stranger, 3.0, "target: 3, as rust-libp2p over TCP (published)", Goal::AtMost(1.0)));
+    printer.figure(&figure(
+        stranger,
+        Whom::Stranger,
+        3.0,
+        "target: 3, as rust-libp2p over TCP (published)",
+        Goal::AtMost(1.0),
+    ));
     let known = "the same, a process that was met before, asked with the first words";
     printer.figure(&figure(known, Whom::Known, 2.0, "target: 2, as Noise IK or QUIC", Goal::AtMost(1.0)));
-    printer.note("T2", "a process is known while this one lives: its key stands in no record yet, and one that has restarted costs 4");
+    printer.note(
+        "T2",
+        "a process is known while this one lives: its key stands in no record yet, and one that has restarted costs 4",
+    );
 }
